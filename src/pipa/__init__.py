@@ -1,0 +1,52 @@
+"""PiPa: unsupervised domain adaptation for semantic segmentation.
+
+`__all__` is the table of contents. Names are imported on first use, so that `pipa --help` and a
+server that only predicts stay light.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipa import losses as losses
+    from pipa.data.labels import CITYSCAPES as CITYSCAPES
+    from pipa.data.labels import LabelSpace as LabelSpace
+    from pipa.data.module import UDAData as UDAData
+    from pipa.errors import PipaError as PipaError
+    from pipa.models.hub import create_segmenter as create_segmenter
+    from pipa.models.hub import load_segmenter as load_segmenter
+    from pipa.models.hub import save_segmenter as save_segmenter
+    from pipa.models.segmenter import Segmenter as Segmenter
+    from pipa.uda.self_training import SelfTraining as SelfTraining
+    from pipa.uda.source_only import SourceOnly as SourceOnly
+    from pipa.uda.terms import FeatureDistance as FeatureDistance
+    from pipa.uda.terms import PatchTerm as PatchTerm
+    from pipa.uda.terms import PixelTerm as PixelTerm
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "create_segmenter": "pipa.models.hub",
+    "load_segmenter": "pipa.models.hub",
+    "save_segmenter": "pipa.models.hub",
+    "Segmenter": "pipa.models.segmenter",
+    "UDAData": "pipa.data.module",
+    "LabelSpace": "pipa.data.labels",
+    "CITYSCAPES": "pipa.data.labels",
+    "SelfTraining": "pipa.uda.self_training",
+    "SourceOnly": "pipa.uda.source_only",
+    "PixelTerm": "pipa.uda.terms",
+    "PatchTerm": "pipa.uda.terms",
+    "FeatureDistance": "pipa.uda.terms",
+    "PipaError": "pipa.errors",
+}
+
+__all__ = [*_HOME, "losses"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return importlib.import_module("pipa.losses")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'pipa' has no attribute '{name}'")

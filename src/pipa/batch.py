@@ -1,0 +1,62 @@
+"""The nouns that everything else is said in: what one training step is given.
+
+Images are float32 RGB in [0, 1]; labels are int64 train ids with 255 where there is none.
+What must stay aligned travels together.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+IGNORE_INDEX = 255
+"""The id of a pixel without a label (Cityscapes' convention); never trained on, never an anchor."""
+
+
+class Box(NamedTuple):
+    """Rows and columns of an image, in pixels; `label[:, *box]` cuts it out."""
+
+    rows: slice
+    columns: slice
+
+
+@dataclass
+class Labelled:
+    """Source images and their ground truth."""
+
+    image: Float[Tensor, "b 3 h w"]
+    label: Int[Tensor, "b h w"]
+
+
+@dataclass
+class Unlabelled:
+    """Target images; `valid` is False where no pseudo-label may be trusted (padding, margins)."""
+
+    image: Float[Tensor, "b 3 h w"]
+    valid: Bool[Tensor, "b h w"]
+
+
+@dataclass
+class CropPair:
+    """Two crops of the same size that overlap, of each of `b` target images (PiPa's O1 and O2).
+
+    Pixel (y, x) of an un-flipped first crop is pixel (y - shift[0], x - shift[1]) of the
+    un-flipped second crop. The crops are stored flipped left-right where `flipped` says so.
+    """
+
+    first: Unlabelled
+    second: Unlabelled
+    shift: Int[Tensor, "b 2"]
+    """Rows and columns from the first crop's corner to the second's, multiples of a stride."""
+    flipped: Bool[Tensor, "b 2"]
+    """Whether the first, and the second, crop is mirrored."""
+
+
+@dataclass
+class Batch:
+    """One training step's input. Without self-training there is no target, without PiPa no pair."""
+
+    source: Labelled
+    target: Unlabelled | None = None
+    pair: CropPair | None = None

@@ -1,0 +1,1 @@
+"""Streets: the built-in procedural benchmark."""

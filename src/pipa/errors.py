@@ -1,0 +1,22 @@
+"""The one error that a user meets: what is wrong, where, and what to do about it."""
+
+from pathlib import Path
+
+
+class PipaError(Exception):
+    """A problem that the user can mend; the command line prints it as one line and exits with 2.
+
+    Args:
+        problem: What was found and what was expected, without a full stop at the end.
+        where: The file, folder or option that it concerns.
+        remedy: What to do, as a sentence.
+    """
+
+    def __init__(self, problem: str, where: str | Path | None = None, remedy: str = "") -> None:
+        self.problem, self.where, self.remedy = problem, where, remedy
+        head = f"{where}: " if where is not None else ""
+        super().__init__(" ".join(f"{head}{problem}. {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type["PipaError"], tuple[str, str | Path | None, str]]:
+        """Travel from a data-loading process to the main one whole."""
+        return type(self), (self.problem, self.where, self.remedy)
