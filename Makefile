@@ -1,0 +1,44 @@
+# Each target makes .venv and installs what it needs on first use, and nothing twice.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint types format bench clean
+
+demo: .venv/installed
+	$(BIN)/pipa demo
+
+test: .venv/installed-dev
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+test-all: .venv/installed-dev
+	$(BIN)/pytest -q -n 2
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell src tests docs configs README.md CHANGELOG.md CONTRIBUTING.md
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv
+
+# torch goes first, by its exact version: an open range would pull gigabytes of CUDA on a machine
+# whose index has a CPU wheel of this version.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt | sed 's/+.*//')"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,export]"
+	touch $@

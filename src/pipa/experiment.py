@@ -1,0 +1,70 @@
+"""An experiment file: its sections are signatures, so `--help` and YAML cannot disagree with code."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+
+from pipa.data.module import UDAData
+from pipa.errors import PipaError
+from pipa.train import MethodOptions, StudentOptions
+from pipa.uda.optim import Optim
+from pipa.uda.terms import PatchTerm, PixelTerm
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+OURS = {
+    "logger",
+    "callbacks",
+    "check_val_every_n_epoch",
+    "num_sanity_val_steps",
+    "max_epochs",
+    "min_epochs",
+    "min_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "use_distributed_sampler",
+    "default_root_dir",
+    "reload_dataloaders_every_n_epochs",
+}
+"""Arguments of Lightning's trainer that a run sets itself."""
+
+
+def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
+    """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
+    add_sections(parser)
+    config = parser.parse_args(spelled_out(given))
+    built = parser.instantiate_classes(config)
+    sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
+    sections |= {"pixel": built.pixel, "patch": built.patch, "trainer": built.trainer.as_dict()}
+    if sections["trainer"]["max_steps"] < 1:
+        raise PipaError("must be at least 1", "--trainer.max_steps")
+    out: Path = built.out
+    return {**sections, "out": out, "seed": built.seed, "resume": built.resume}
+
+
+def add_sections(parser: "ArgumentParser") -> None:
+    """Declare the sections, from the signatures they are."""
+    parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
+    parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, help="decides every draw")
+    parser.add_argument("--resume", type=bool, default=False, help="go on from the last checkpoint")
+    parser.add_class_arguments(UDAData, "data")
+    parser.add_class_arguments(StudentOptions, "student")
+    parser.add_class_arguments(MethodOptions, "method")
+    parser.add_class_arguments(PixelTerm, "pixel")
+    parser.add_class_arguments(PatchTerm, "patch")
+    parser.add_class_arguments(Optim, "optim")
+    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
+    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+
+
+def spelled_out(given: list[str]) -> list[str]:
+    """Expand the three short forms: a bare CONFIG first, `--data FORMAT`, `--resume`."""
+    words = list(given)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--config", words[0]]
+    words = ["--data.format" if word == "--data" else word for word in words]
+    return ["--resume=true" if word == "--resume" else word for word in words]

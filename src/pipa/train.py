@@ -1,0 +1,295 @@
+"""One run: from the sections of an experiment file to a trained segmenter on disk.
+
+A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoints/last.ckpt`,
+`model/` (what `pipa predict` and `pipa eval` take) and `results.json`.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from pipa.data.labels import LabelSpace
+from pipa.data.module import UDAData
+from pipa.errors import PipaError
+from pipa.evaluate.scores import Result
+from pipa.models.hub import create_segmenter, save_segmenter
+from pipa.models.segmenter import Segmenter
+from pipa.uda.method import Method
+from pipa.uda.optim import Optim
+from pipa.uda.self_training import SelfTraining
+from pipa.uda.source_only import SourceOnly
+from pipa.uda.terms import (
+    FeatureDistance,
+    MaskedConsistency,
+    PatchTerm,
+    PixelTerm,
+    TargetTerm,
+    ViewsTerm,
+)
+from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
+
+
+@dataclass
+class StudentOptions:
+    """The `student:` section: which network.
+
+    Args:
+        name: HEAD_BACKBONE: daformer_mit_b0 ... b5, hrda_mit_b0 ... b5, fpn_mobilenet_v2, small, ...
+        pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5) or a
+            local folder; None: random.
+        options: Further arguments of `pipa.create_segmenter`.
+    """
+
+    name: str = "daformer_mit_b5"
+    pretrained: str | None = None
+    options: dict[str, Any] | None = None
+
+
+@dataclass
+class MethodOptions:
+    """The `method:` section: which losses.
+
+    Args:
+        name: "self_training" or "source_only".
+        pixel: PiPa's pixel-wise contrast; its parameters are the section `pixel`.
+        patch: PiPa's patch-wise contrast; its parameters are the section `patch`.
+        feature_distance: Weight of DAFormer's distance to the pretrained encoder (0.005 there);
+            counts only where the student has one.
+        masked: Weight of MIC's masked consistency (1 there).
+        views: Weight of plain cross entropy on the two views of the patch term: the control that
+            sees the same images and learns by pseudo-labels instead of contrast.
+        momentum: Of the teacher's moving average.
+        confidence: Above this a pseudo-label is sure.
+        start: First step with a target. 0 from pretrained weights.
+        jitter_source: Colour jitter and blur on the source, too.
+        passes: Student passes per step of "source_only".
+    """
+
+    name: Literal["self_training", "source_only"] = "self_training"
+    pixel: bool = True
+    patch: bool = True
+    feature_distance: float = 0.005
+    masked: float = 0.0
+    views: float = 0.0
+    momentum: float = 0.999
+    confidence: float = 0.968
+    start: int = 0
+    jitter_source: bool = False
+    passes: int = 1
+
+    @property
+    def sees_pairs(self) -> bool:
+        """Whether a step needs two overlapping crops."""
+        return self.name == "self_training" and (self.patch or self.views > 0)
+
+
+@dataclass
+class Run:
+    """What a finished run gives back."""
+
+    out: Path
+    student: Segmenter
+    labels: LabelSpace
+    result: Result | None
+    """Scores on the validation data, where there is any."""
+
+
+def build_method(
+    options: MethodOptions,
+    student: Segmenter,
+    labels: LabelSpace,
+    *,
+    pixel: PixelTerm,
+    patch: PatchTerm,
+    optim: Optim,
+    pretrained: bool,
+    seed: int = 0,
+) -> Method:
+    """Compose the method that the sections of an experiment file describe."""
+    if options.name == "source_only":
+        return SourceOnly(
+            student,
+            labels,
+            optim=optim,
+            passes=options.passes,
+            jitter=options.jitter_source,
+            seed=seed,
+        )
+    source_terms = [pixel] if options.pixel else []
+    if options.feature_distance and pretrained:
+        things = labels.things
+        source_terms.append(FeatureDistance(weight=options.feature_distance, classes=things))
+    target_terms: list[TargetTerm] = [patch] if options.patch else []
+    if options.views:
+        target_terms.append(ViewsTerm(weight=options.views))
+    if options.masked:
+        target_terms.append(MaskedConsistency(weight=options.masked))
+    return SelfTraining(
+        student,
+        labels,
+        optim=optim,
+        source_terms=source_terms,
+        target_terms=target_terms,
+        momentum=options.momentum,
+        confidence=options.confidence,
+        start=options.start,
+        jitter_source=options.jitter_source,
+        seed=seed,
+    )
+
+
+def train(
+    out: Path,
+    *,
+    data: UDAData,
+    student: StudentOptions,
+    method: MethodOptions,
+    pixel: PixelTerm,
+    patch: PatchTerm,
+    optim: Optim,
+    trainer: Mapping[str, Any],
+    seed: int = 0,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train, validate, and write the run's folder.
+
+    Raises:
+        PipaError: The folder holds another run or cannot be written, or the data are bad.
+    """
+    last = prepare_folder(out, resume)
+    data.setup("fit")
+    L.seed_everything(seed, verbose=False)
+    network = create_segmenter(
+        student.name,
+        data.labels.num_classes,
+        pretrained=student.pretrained,
+        **(student.options or {}),
+    )
+    module = build_method(
+        method,
+        network,
+        data.labels,
+        pixel=pixel,
+        patch=patch,
+        optim=optim,
+        pretrained=student.pretrained is not None,
+        seed=seed,
+    )
+    engine = build_trainer(out, data, trainer, callbacks)
+    with warnings.catch_warnings():
+        ignore_lightning_chatter()
+        engine.fit(module, datamodule=data, ckpt_path=last)
+        result = validate(engine, module, data)
+    if engine.is_global_zero:
+        write_run(out, module, result)
+    return Run(out, network, data.labels, result)
+
+
+def prepare_folder(out: Path, resume: bool) -> Path | None:
+    """Make the run's folder; the checkpoint to go on from, where one is asked for."""
+    last = out / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        raise PipaError("no checkpoint to resume from", last, "Train without --resume first.")
+    if not resume and (out / "checkpoints").exists():
+        raise PipaError(
+            "holds a run already", out, "Give --resume to go on with it, or another --out."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipaError(f"cannot be made ({error.strerror})", out, "Give another --out.") from None
+    if not os.access(out, os.W_OK):
+        raise PipaError("is not writable", out, "Give another --out.")
+    return last if resume else None
+
+
+def build_trainer(
+    out: Path, data: UDAData, options: Mapping[str, Any], callbacks: Sequence[Callback]
+) -> L.Trainer:
+    """Lightning's trainer, with our loggers and callbacks; `options` are its own arguments."""
+    given = dict(options)
+    several = torch.cuda.device_count() > 1 or given.get("devices") not in ("auto", 1, None)
+    if several and given.get("strategy", "auto") == "auto":
+        # Terms that start late leave projection heads without a gradient.
+        given["strategy"] = "ddp_find_unused_parameters_true"
+    every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
+    return L.Trainer(
+        **given,
+        val_check_interval=min(int(every), given["max_steps"]),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=[
+            TensorBoardLogger(out, name=None, version="tensorboard"),
+            CSVLogger(out, name=None, version=""),
+        ],
+        callbacks=[
+            Progress(refresh_rate=10),
+            Throughput(),
+            FiniteGuard(),
+            Pictures(data.labels.colours, every=int(every)),
+            ModelCheckpoint(
+                out / "checkpoints",
+                filename="step{step}",
+                auto_insert_metric_name=False,
+                every_n_train_steps=int(every),
+                save_last=True,
+                save_top_k=1,
+            ),
+            *callbacks,
+        ],
+    )
+
+
+def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
+    """Scores of the finished student on the whole validation set."""
+    if data.validation is None:
+        return None
+    engine.validate(module, datamodule=data, verbose=False)
+    return module.last_result
+
+
+def write_run(out: Path, module: Method, result: Result | None) -> None:
+    """Write the model and the scores; the checkpoints are written already."""
+    save_segmenter(module.student, out / "model", module.labels)
+    record = {"environment": environment(), "seed": module.seed}
+    if result is not None:
+        record |= {"miou": result.miou, "iou": result.iou}
+    partial = out / "results.json.part"
+    partial.write_text(json.dumps(record, indent=1))
+    partial.replace(out / "results.json")
+
+
+def environment() -> dict[str, str]:
+    """Versions and commit that a number depends on."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path.cwd()
+    )
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "git": git.stdout.strip(),
+        **{name: version(name) for name in ("pipa", "torch", "lightning", "transformers", "kornia")},
+    }
+
+
+def ignore_lightning_chatter() -> None:
+    """Hide advice that does not apply: our loaders are infinite and few workers are enough here."""
+    for text in (
+        ".*does not have many workers.*",
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", text)

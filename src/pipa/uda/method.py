@@ -1,0 +1,96 @@
+"""What every method shares with every other: a student, an optimiser, a validation. No training."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Generator, Tensor
+
+from pipa.batch import Batch, Labelled
+from pipa.data.labels import LabelSpace
+from pipa.evaluate.scores import Scores
+from pipa.models.segmenter import Segmenter
+from pipa.models.windows import slide
+from pipa.uda.classmix import Mixed
+from pipa.uda.optim import Optim, parameter_groups, warmup_poly
+from pipa.uda.teacher import Pseudo
+
+
+@dataclass
+class Moment:
+    """What one step looked at, kept until the next one for pictures. References, no copies."""
+
+    source: Labelled
+    batch: Batch | None = None
+    pseudo: Pseudo | None = None
+    mixed: Mixed | None = None
+
+
+class Method(L.LightningModule, ABC):
+    """A way of training a student; `training_step` is all that a method adds.
+
+    Args:
+        student: The network to train.
+        labels: Names of the classes, for the validation's scores.
+        optim: Learning rate, schedule, clipping.
+        seed: Decides every draw of a step, together with the step's number.
+    """
+
+    def __init__(
+        self, student: Segmenter, labels: LabelSpace, optim: Optim | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.student, self.optim, self.seed = student, optim or Optim(), seed
+        self.scores = Scores(labels)
+        self.moment: Moment | None = None
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update of the student."""
+
+    def chance(self) -> Generator:
+        """The generator of this step: a function of seed, step and process, so resuming is exact.
+
+        Dropout and stochastic depth know only torch's global generator: it is seeded as well.
+        """
+        seed = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
+        torch.manual_seed(seed)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """Clip, step, follow the schedule, and log each loss by its name."""
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        self.clip_gradients(optimizer, self.optim.clip, "norm")
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
+
+    def validation_step(self, batch: Labelled, batch_idx: int) -> None:
+        """Score the student on one labelled target image."""
+        with torch.inference_mode():
+            self.scores.update(slide(self.student, batch.image).argmax(1), batch.label)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean IoU in percent."""
+        self.log("miou", self.scores.result().miou, prog_bar=True)
+        self.scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the papers' groups and schedule, over the student and what terms train."""
+        groups = parameter_groups(self, self.optim)
+        adamw = torch.optim.AdamW(groups, betas=(0.9, 0.999))
+        steps = self.trainer.max_steps
+        optim = self.optim
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            adamw, lambda step: warmup_poly(step, steps, optim.warm_up, optim.power)
+        )
+        return {"optimizer": adamw, "lr_scheduler": schedule}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of the student, at the image's size."""
+        return self.student(image)  # type: ignore[no-any-return]

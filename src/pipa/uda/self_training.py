@@ -1,0 +1,92 @@
+"""Self-training from a labelled source to an unlabelled target, with PiPa's terms.  READ THIS FIRST.
+
+DACS and DAFormer: an EMA teacher labels target images, the student learns from ClassMix images;
+PiPa, MIC and feature distance are terms that are switched on. One backward per student pass.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipa.batch import Batch, Labelled
+from pipa.data.colour import strong
+from pipa.data.labels import LabelSpace
+from pipa.models.segmenter import Segmenter
+from pipa.uda.classmix import classmix
+from pipa.uda.method import Method, Moment
+from pipa.uda.optim import Optim
+from pipa.uda.teacher import Teacher
+from pipa.uda.terms import SourceTerm, TargetTerm, supervised
+
+
+class SelfTraining(Method):
+    """Minimise `L_ce^S + L_ce^T + alpha L_Pixel + beta L_Patch + ...`.
+
+    Args:
+        student: The network to adapt.
+        labels: The classes.
+        optim: Learning rate, schedule, clipping.
+        source_terms: Losses on the student's prediction for the source: PiPa's pixel term, ...
+        target_terms: Losses that run the student on the target: PiPa's patch term, MIC, ...
+        momentum: Of the teacher's moving average (0.999: DAFormer).
+        confidence: Above this a pseudo-label is sure; the share of sure pixels is the weight
+            q_T (0.968: DACS; DAFormer, HRDA and PiPa keep it).
+        start: First step with a target; before it the student learns from the source alone.
+            The papers start at 0 from ImageNet weights; a network from scratch needs a head start.
+        jitter_source: Colour jitter and blur on the source too, as DACS has it on mixed images
+            (the papers: no).
+        seed: Decides every draw of a step, together with the step's number.
+    """
+
+    def __init__(
+        self,
+        student: Segmenter,
+        labels: LabelSpace,
+        *,
+        optim: Optim | None = None,
+        source_terms: Sequence[SourceTerm] = (),
+        target_terms: Sequence[TargetTerm] = (),
+        momentum: float = 0.999,
+        confidence: float = 0.968,
+        start: int = 0,
+        jitter_source: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(student, labels, optim, seed)
+        self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
+        self.source_terms = nn.ModuleList(source_terms)
+        self.target_terms = nn.ModuleList(target_terms)
+        for term in (*source_terms, *target_terms):
+            term.prepare(student)
+        self.start, self.jitter_source = start, jitter_source
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update of the student, term by term as in the paper."""
+        step, generator = self.global_step, self.chance()
+        self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
+
+        image = strong(batch.source.image, generator) if self.jitter_source else batch.source.image
+        self.moment = Moment(source=Labelled(image, batch.source.label))
+        source = self.student.analyse(image)
+        losses = {"source": supervised(source, batch.source.label)}  # L_ce^S
+        for term in self.source_terms:  # alpha L_Pixel, yours
+            if weight := term.weight_at(step):
+                losses[term.name] = weight * term(source, batch.source, generator)
+        self.manual_backward(torch.stack(list(losses.values())).sum())
+
+        if batch.target is not None and step >= self.start:
+            pseudo = self.teacher.label(batch.target, batch.pair)  # p_T and its weight q_T
+            mixed = classmix(batch.source, batch.target, pseudo, generator)
+            mixed.image = strong(mixed.image, generator)
+            student = self.student.analyse(mixed.image)
+            losses["mixed"] = supervised(student, mixed.label, mixed.weight)  # L_ce^T
+            self.manual_backward(losses["mixed"])
+
+            for term in self.target_terms:  # beta L_Patch, MIC, yours
+                if weight := term.weight_at(step):
+                    losses[term.name] = weight * term(self.student, batch, pseudo, generator)
+                    self.manual_backward(losses[term.name])
+            self.moment = Moment(self.moment.source, batch, pseudo, mixed)
+
+        self.update({name: loss.detach() for name, loss in losses.items()})

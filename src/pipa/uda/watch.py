@@ -1,0 +1,114 @@
+"""Watching a run: progress, throughput, pictures, a guard. Nothing here can change training."""
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipa.batch import Batch
+from pipa.errors import PipaError
+from pipa.uda.method import Method
+
+
+class Progress(TQDMProgressBar):
+    """One bar for the whole run, with the loss terms and the rate."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Short names: `source=0.41, mixed=0.12`; no version number."""
+        found = super().get_metrics(trainer, pl_module)
+        found.pop("v_num", None)
+        return {name.removeprefix("loss/"): value for name, value in found.items()}
+
+
+class Throughput(Callback):
+    """Logs the images per second that the step consumed, source and target together."""
+
+    def __init__(self) -> None:
+        self.since, self.images = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Count, and log with the other numbers."""
+        self.images += len(batch.source.image)
+        if batch.target is not None:
+            self.images += len(batch.target.image)
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            now = time.perf_counter()
+            module.log("images_per_second", self.images / (now - self.since), prog_bar=True)
+            self.since, self.images = now, 0
+
+
+class FiniteGuard(Callback):
+    """Stops a run whose loss is no longer finite, naming the term; looks only when logs are made."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Read the logged losses."""
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("loss/") and not math.isfinite(float(value)):
+                raise PipaError(
+                    f"{name} is {float(value)} at step {trainer.global_step}",
+                    remedy="Lower --optim.lr or the weight of that term, or train in float32.",
+                )
+
+
+class Pictures(Callback):
+    """Writes what a step looked at to TensorBoard: source, target, mixed, pseudo-label, patches.
+
+    Args:
+        colours: RGB of each class.
+        every: Steps between pictures.
+    """
+
+    def __init__(self, colours: tuple[tuple[int, int, int], ...], every: int = 500) -> None:
+        palette = torch.full((256, 3), 0, dtype=torch.uint8)
+        palette[: len(colours)] = torch.tensor(colours, dtype=torch.uint8)
+        self.palette, self.every = palette, every
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Write the first images of the batch, side by side."""
+        board = [log for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
+        if not board or trainer.global_step % self.every or not isinstance(module, Method):
+            return
+        for name, picture in self._panels(module).items():
+            board[0].experiment.add_image(name, picture, trainer.global_step)
+
+    def _panels(self, module: Method) -> dict[str, Tensor]:
+        moment = module.moment
+        if moment is None:
+            return {}
+        panels = {"source": self._row(moment.source.image, moment.source.label)}
+        if moment.batch is not None and moment.batch.target is not None:
+            assert moment.pseudo is not None
+            assert moment.mixed is not None
+            panels["target and pseudo-label"] = self._row(
+                moment.batch.target.image, moment.pseudo.label
+            )
+            panels["mixed"] = self._row(moment.mixed.image, moment.mixed.label)
+            pair = moment.batch.pair
+            if pair is not None:
+                panels["the two patches"] = side_by_side(pair.first.image, pair.second.image)
+        return panels
+
+    def _row(self, image: Tensor, label: Tensor) -> Tensor:
+        coloured = self.palette[label.cpu()].permute(0, 3, 1, 2).float() / 255
+        return side_by_side(image, coloured)
+
+
+def side_by_side(left: Tensor, right: Tensor, most: int = 4) -> Tensor:
+    """Pairs of pictures in [0, 1] as one: `(b, 3, h, w)` twice to `(3, h', 2 w)`."""
+    right = F.interpolate(right[:most].cpu().float(), left.shape[-2:])
+    rows = torch.cat([left[:most].detach().cpu().float(), right], dim=3)
+    return torch.cat(list(rows), dim=1).clamp(0, 1)
