@@ -1,0 +1,200 @@
+"""Figures of training and of scores, as bytes of an SVG or PNG file.
+
+Object-oriented matplotlib without a window or global state. The colours are Okabe and Ito's, which
+colour-blind people tell apart; a method has the same colour in every figure.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipa.data.paint import colourise as colourise
+from pipa.data.paint import overlay as overlay
+
+Series = Sequence[tuple[float, float]]
+"""(step, value) in order of step."""
+Theme = Literal["light", "dark"]
+Format = Literal["svg", "png"]
+
+PALETTE: dict[str, tuple[str, ...]] = {
+    "light": ("#767b84", "#e08e00", "#0072b2", "#009e73", "#cc5f97", "#d55e00", "#4ba3d6"),
+    "dark": ("#a3a9b3", "#f0b03c", "#4aa8e8", "#2fc79a", "#e08fbb", "#f0813f", "#8fd0f5"),
+}
+"""Colours of the first method (the baseline: grey), the second, ... on a light or dark page."""
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_INK = {"light": ("#20242b", "#d9dce1"), "dark": ("#e6e8ec", "#3a3f48")}
+_STYLE: Any = {
+    "font.size": 11,
+    "svg.hashsalt": "pipa",  # without it the same figure has other bytes each time
+    "svg.fonttype": "path",  # the reader's fonts have other widths than those laid out here
+}
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Series]],
+    *,
+    methods: Sequence[str] | None = None,
+    smooth: bool = False,
+    floor: float | None = None,
+    height: float = 3.9,
+    theme: Theme = "light",
+    form: Format = "svg",
+) -> bytes:
+    """Values against training step: one panel per quantity, one line per method.
+
+    Args:
+        panels: Title of a panel (say, a loss term) -> method -> its series.
+        methods: All methods in their order, which decides colours; default: as they appear.
+        smooth: Draw a running mean over the raw values, for noisy losses.
+        floor: Where the vertical axis starts; default: below the lowest value.
+        height: Of the figure, in inches; its width is 6.4.
+        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        form: File format of the bytes.
+    """
+    if methods is None:
+        methods = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    columns = min(2, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+        for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+            _dress(axes, theme, title)
+            _lines(axes, panel, methods, theme, smooth)
+            if floor is not None:
+                axes.set_ylim(bottom=floor)
+        for axes in grid[-columns:]:
+            axes.set_xlabel("step")
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        _legend(figure, methods, theme)
+        return _bytes(figure, form)
+
+
+def class_bars(
+    values: Mapping[str, Mapping[str, float | None]],
+    *,
+    theme: Theme = "light",
+    form: Format = "svg",
+) -> bytes:
+    """Horizontal bars of each class's IoU in percent, those of the methods one below the other.
+
+    Args:
+        values: Method -> class -> percent, or None where the class does not occur. Classes that
+            no method has a value for are left out.
+        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        form: File format of the bytes.
+    """
+    named = dict.fromkeys(name for scores in values.values() for name in scores)
+    classes = [name for name in named if any(s.get(name) is not None for s in values.values())]
+    thick = 0.8 / max(1, len(values))
+    inches = 0.9 + len(classes) * (0.12 + 0.12 * len(values))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, inches), layout="constrained")
+        axes = figure.subplots()
+        _dress(axes, theme, "")
+        for place, (method, scores) in enumerate(values.items()):
+            rows = np.arange(len(classes)) - 0.4 + (place + 0.5) * thick
+            lengths = [scores.get(name) or 0.0 for name in classes]
+            colour = PALETTE[theme][place % len(PALETTE[theme])]
+            axes.barh(rows, lengths, thick * 0.9, label=method, color=colour)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_ylim(len(classes) - 0.4, -0.6)
+        axes.set_xlim(0, 100)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("IoU, percent")
+        _legend(figure, list(values), theme, bars=True)
+        return _bytes(figure, form)
+
+
+def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] = "png") -> bytes:
+    """An RGB image as bytes of a file: PNG for classes in colour, JPEG for photographs."""
+    buffer = io.BytesIO()
+    extra = {"quality": 88} if form == "jpeg" else {"optimize": True}
+    imsave(buffer, image, format=form, pil_kwargs=extra)
+    return buffer.getvalue()
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value and those before it, at most `window` together; NaN are left out."""
+    array = np.asarray(values, float)
+    seen = np.isfinite(array)
+    total = np.concatenate([[0.0], np.cumsum(np.where(seen, array, 0.0))])
+    count = np.concatenate([[0], np.cumsum(seen)])
+    last = np.arange(1, len(array) + 1)
+    first = np.maximum(last - window, 0)
+    number = count[last] - count[first]
+    mean = (total[last] - total[first]) / np.maximum(number, 1)
+    return [float(m) if n else math.nan for m, n in zip(mean, number, strict=True)]
+
+
+def _lines(
+    axes: Axes, panel: Mapping[str, Series], methods: Sequence[str], theme: Theme, smooth: bool
+) -> None:
+    for method, series in panel.items():
+        place = list(methods).index(method)
+        colour = PALETTE[theme][place % len(PALETTE[theme])]
+        steps, values = [s for s, _ in series], [v for _, v in series]
+        if smooth and len(values) >= 20:
+            axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.8)
+            values = running_mean(values, max(5, len(values) // 25))
+        mark = _MARKS[place % len(_MARKS)]
+        every = 1 if len(values) <= 25 else len(values) // 6
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            linewidth=1.8,
+            marker=mark,
+            markersize=4.5,
+            markevery=(every // 2, every),
+        )
+
+
+def _dress(axes: Axes, theme: Theme, title: str) -> None:
+    ink, faint = _INK[theme]
+    axes.set_facecolor("none")
+    axes.set_title(title, color=ink, loc="left", size=11, pad=8 if title else 0)
+    axes.tick_params(colors=ink, labelcolor=ink, color=faint)
+    axes.xaxis.label.set_color(ink)
+    axes.grid(color=faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(faint)
+
+
+def _legend(figure: Figure, methods: Sequence[str], theme: Theme, *, bars: bool = False) -> None:
+    keys: list[Line2D | Patch] = []
+    for place, method in enumerate(methods):
+        colour = PALETTE[theme][place % len(PALETTE[theme])]
+        mark = _MARKS[place % len(_MARKS)]
+        if bars:
+            keys.append(Patch(color=colour, label=method))
+        else:
+            keys.append(Line2D([], [], color=colour, marker=mark, linewidth=1.8, label=method))
+    figure.legend(
+        handles=keys,
+        loc="outside upper left",
+        ncols=min(4, max(1, len(keys))),
+        frameon=False,
+        labelcolor=_INK[theme][0],
+    )
+
+
+def _bytes(figure: Figure, form: Format) -> bytes:
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
+    figure.savefig(buffer, format=form, transparent=True, dpi=160, metadata=metadata)
+    return buffer.getvalue()

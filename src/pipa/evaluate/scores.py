@@ -1,0 +1,245 @@
+"""How good predictions are: one confusion matrix, and every figure that follows from it.
+
+The mean leaves out classes that occur neither in a label nor in a prediction, as the authors'
+evaluation does (mmseg/core/evaluation/metrics.py). Pictures of scores are in `plots`.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, UInt8
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from pipa.batch import IGNORE_INDEX
+from pipa.data.labels import LabelSpace
+from pipa.errors import PipaError
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one network on one data set, in percent; NaN where there was nothing to score."""
+
+    miou: float
+    """Mean of `iou` over the classes that occur in the labels or the predictions."""
+    iou: dict[str, float | None]
+    """Intersection over union of each class, None where it occurs in neither."""
+    accuracy: float = math.nan
+    """Share of the labelled pixels that are right."""
+    mean_accuracy: float = math.nan
+    """Mean over the classes that occur in the labels of the share of their pixels found."""
+    class_accuracy: dict[str, float | None] = field(default_factory=dict)
+    """Share of each class's pixels found, None where it does not occur in the labels."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON file, which knows no NaN: None stands for it."""
+        return {
+            "miou": _or_none(self.miou),
+            "iou": dict(self.iou),
+            "accuracy": _or_none(self.accuracy),
+            "mean_accuracy": _or_none(self.mean_accuracy),
+            "class_accuracy": dict(self.class_accuracy),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write `as_dict` as a JSON file, whole or not at all.
+
+        Raises:
+            PipaError: The file cannot be written.
+        """
+        write_whole(path, json.dumps(self.as_dict(), indent=2) + "\n")
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Result":
+        """Read what `as_dict` gave; `miou` and `iou` suffice, other keys are left aside."""
+        number = {
+            name: math.nan if stored.get(name) is None else float(stored[name])
+            for name in ("miou", "accuracy", "mean_accuracy")
+        }
+        found = dict(stored.get("class_accuracy", {}))
+        return cls(iou=dict(stored["iou"]), class_accuracy=found, **number)
+
+
+class Scores(nn.Module):
+    """Counts of (label, predicted class) over a data set; its state adds up over processes.
+
+    Args:
+        labels: The classes; ids are positions in `labels.names`.
+    """
+
+    def __init__(self, labels: LabelSpace) -> None:
+        super().__init__()
+        self.names = labels.names
+        # One column more than classes: a prediction that is none of them (255) is a miss.
+        self.confusion = MulticlassConfusionMatrix(
+            len(labels.names) + 1, ignore_index=IGNORE_INDEX, validate_args=False
+        )
+
+    def update(
+        self,
+        prediction: Int[Tensor, "b h w"] | UInt8[Tensor, "b h w"],
+        label: Int[Tensor, "b h w"] | UInt8[Tensor, "b h w"],
+    ) -> None:
+        """Count the pixels of some images; those labelled 255 are left out.
+
+        Args:
+            prediction: Class ids; anything from the number of classes on is wrong everywhere.
+            label: Class ids, or 255.
+        """
+        if self.confusion.device != label.device:
+            self.confusion.to(label.device)
+        self.confusion.update(prediction.long().clamp(max=len(self.names)), label.long())
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.confusion.reset()
+
+    def result(self) -> Result:
+        """Scores over all classes, of all processes together."""
+        return self.subset(range(len(self.names)))
+
+    def subset(self, train_ids: Sequence[int]) -> Result:
+        """Scores over some classes only, such as SYNTHIA's 16 or 13 (`pipa.data.labels`).
+
+        IoU of a class is the same as over all classes: pixels that were taken for a class outside
+        the subset are misses, not ignored. Accuracy is over the pixels labelled with the subset.
+
+        Args:
+            train_ids: Positions of the classes in the label space.
+        """
+        keep = list(train_ids)
+        counts = self.confusion.compute().double().cpu()[: len(self.names)]
+        hit = counts.diagonal()[keep]
+        labelled = counts.sum(dim=1)[keep]
+        iou = hit / (labelled + counts.sum(dim=0)[keep] - hit)
+        found = hit / labelled
+        names = [self.names[i] for i in keep]
+        return Result(
+            miou=_percent_mean(iou),
+            iou=_by_name(names, iou),
+            accuracy=float(100 * hit.sum() / labelled.sum()),
+            mean_accuracy=_percent_mean(found),
+            class_accuracy=_by_name(names, found),
+        )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file through a temporary name beside it; make its folder.
+
+    Raises:
+        PipaError: The file cannot be written; nothing is left behind.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        problem = f"cannot be written ({error.strerror})"
+        raise PipaError(problem, path, "Choose another place.") from error
+
+
+def score_table(result: Result, title: str = "") -> Table:
+    """A table for the terminal: each class's IoU as a bar and a figure, the means below."""
+    table = Table(title=title or None, title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    table.add_column("", min_width=20, no_wrap=True)
+    table.add_column("accuracy", justify="right")
+    for name, value in result.iou.items():
+        accuracy = result.class_accuracy.get(name)
+        table.add_row(name, _figure(value), Text(_bar(value), style="blue"), _figure(accuracy))
+    table.add_section()
+    table.add_row(
+        "mean", Text(_figure(result.miou), style="bold"), "", _figure(result.mean_accuracy)
+    )
+    table.add_row("all pixels", "", "", _figure(result.accuracy))
+    return table
+
+
+def comparison_table(results: Mapping[str, Result], title: str = "") -> Table:
+    """A table for the terminal: methods side by side, and what the last gains over the first.
+
+    Args:
+        results: Scores by method, the baseline first; the classes of all of them are shown.
+        title: Stands above the table.
+    """
+    table = Table(title=title or None, title_justify="left")
+    table.add_column("class")
+    for method in results:
+        table.add_column(display_name(method), justify="right")
+    if len(results) > 1:
+        table.add_column("gain", justify="right")
+    classes = dict.fromkeys(name for result in results.values() for name in result.iou)
+    for name in classes:
+        table.add_row(name, *_compared([result.iou.get(name) for result in results.values()]))
+    table.add_section()
+    means = [_or_none(result.miou) for result in results.values()]
+    table.add_row(Text("mIoU", style="bold"), *_compared(means))
+    return table
+
+
+def display_name(method: str) -> str:
+    """A method's key in results.json as people write it: `source_only` -> `source-only`."""
+    return {"pipa": "PiPa"}.get(method, method.replace("_", "-"))
+
+
+def gain(values: Sequence[float | None]) -> float | None:
+    """Last minus first; None where either is missing, or there is but one."""
+    if len(values) < 2 or values[0] is None or values[-1] is None:
+        return None
+    return values[-1] - values[0]
+
+
+def best_of(values: Sequence[float | None]) -> float | None:
+    """The highest value; None where there is nothing to choose: one value, or all alike."""
+    known = {value for value in values if value is not None and not math.isnan(value)}
+    return max(known) if len(known) > 1 else None
+
+
+def _compared(values: Sequence[float | None]) -> list[Text]:
+    best = best_of(values)
+    cells = [
+        Text(_figure(value), style="bold" if value is not None and value == best else "")
+        for value in values
+    ]
+    if len(values) < 2:
+        return cells
+    change = gain(values)
+    if change is None:
+        return [*cells, Text("-", style="dim")]
+    style = "" if abs(change) < 0.05 else "green" if change > 0 else "red"
+    return [*cells, Text(f"{change:+.1f}" if style else "0.0", style=style)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def _bar(value: float | None, width: int = 20) -> str:
+    eighths = round((value or 0) / 100 * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def _by_name(names: Sequence[str], ratio: Tensor) -> dict[str, float | None]:
+    percent = (100 * ratio).tolist()
+    return {name: _or_none(value) for name, value in zip(names, percent, strict=True)}
+
+
+def _percent_mean(ratio: Tensor) -> float:
+    return float(100 * torch.nanmean(ratio))
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
