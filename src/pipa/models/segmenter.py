@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipa.batch import Box
+from pipa.models.windows import evaluating, slide
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -49,19 +51,39 @@ class Prediction:
     """The sharpest view: pixel contrast. Without HRDA, the same object as `context`."""
 
 
+@dataclass(frozen=True)
+class Legend:
+    """What the classes of a network are called and how they are painted, by class id."""
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, k."""
+        return len(self.names)
+
+
 class Segmenter(nn.Module, ABC):
     """A segmentation network with `num_classes` outputs.
 
     Args:
-        num_classes: Number of classes, k.
+        num_classes: Number of classes, k; at most 255 for `predict`.
         mean: Mean of each input channel, in units of [0, 1].
         std: Standard deviation of each input channel, in units of [0, 1].
+        window: Side of the window that slides over an image in `predict`, in pixels.
+        stride: Pixels from one window to the next.
+        chunk: Windows that go through the network together in `predict`: memory against speed.
     """
 
     mean: Tensor
     std: Tensor
+    backbone: nn.Module
+    """Has `channels: list[int]`; answers with four maps at strides 4, 8, 16, 32."""
     config: dict[str, Any]
-    """What `create_segmenter` was told: enough to build the same network again."""
+    """What `create_segmenter` was told: `create_segmenter(**config)` builds the same network."""
+    labels: Legend | None
+    """Names and colours of the classes, where they are known."""
 
     def __init__(
         self,
@@ -69,10 +91,14 @@ class Segmenter(nn.Module, ABC):
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        window: int = 1024,
+        stride: int = 768,
+        chunk: int = 1,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.config = {}
+        self.window, self.stride, self.chunk = window, stride, chunk
+        self.config, self.labels = {}, None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -87,3 +113,14 @@ class Segmenter(nn.Module, ABC):
     @abstractmethod
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Answer for use: logits at the input's size."""
+
+    def predict(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+        """Class ids of an RGB image of any size, through windows that overlap.
+
+        Logits of overlapping windows are averaged. The mode of every module is left as it was.
+        """
+        pixels = torch.from_numpy(np.array(image)).to(self.mean.device)
+        with evaluating(self), torch.inference_mode():
+            logits = slide(self, pixels.permute(2, 0, 1)[None].float() / 255)
+            ids: UInt8[np.ndarray, "h w"] = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+        return ids

@@ -1,0 +1,203 @@
+"""Backbones: anything that turns an image into maps at strides 4, 8, 16, 32.
+
+MiT and MobileNetV2 through `transformers`: random weights, a name on the Hub, or a local folder.
+Their configuration is kept (`settings`), so that a saved network is rebuilt without either.
+The ImageNet weights of MiT (`nvidia/mit-b5`) are licensed for research only; MobileNetV2 is not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipa.errors import PipaError
+from pipa.models.segmenter import IMAGENET_MEAN, IMAGENET_STD
+
+MIT = {  # SegFormer, table 6: widths and depths of the four stages
+    "b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
+    "b2": ((64, 128, 320, 512), (3, 4, 6, 3)),
+    "b3": ((64, 128, 320, 512), (3, 4, 18, 3)),
+    "b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
+    "b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
+}
+
+
+class Backbone(nn.Module, ABC):
+    """An encoder with four maps.
+
+    Args:
+        channels: Channels of the maps at strides 4, 8, 16, 32.
+        settings: Enough to build it again with random weights; goes to JSON.
+        mean: Mean of each input channel that it expects removed, in units of [0, 1].
+        std: Standard deviation of each input channel, in units of [0, 1].
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        settings: dict[str, Any],
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.channels, self.settings = channels, settings
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    @abstractmethod
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of a normalised image at strides 4, 8, 16, 32."""
+
+
+class MiT(Backbone):
+    """Mix Transformer (Xie et al.: SegFormer, NeurIPS 2021).
+
+    Args:
+        encoder: A `transformers.SegformerModel`.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__(list(encoder.config.hidden_sizes), settings_of(encoder.config))
+        self.encoder = encoder
+        for name, module in encoder.named_modules():
+            # The authors' blocks and stages use 1e-6, their patch embeddings and reductions torch's
+            # 1e-5; transformers uses the latter throughout.
+            embeds = "patch_embeddings" in name or "sequence_reduction" in name
+            if isinstance(module, nn.LayerNorm) and not embeds:
+                module.eps = encoder.config.layer_norm_eps
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        return list(self.encoder(image, output_hidden_states=True).hidden_states)
+
+
+class MobileNetV2(Backbone):
+    """MobileNetV2 (Sandler et al., CVPR 2018), inputs scaled to [-1, 1].
+
+    Args:
+        encoder: A `transformers.MobileNetV2Model`; its last 1x1 convolution is dropped.
+        freeze_norms: Keep the statistics of the batch norms as they are, also in training; right
+            for pretrained weights, whose norms may be folded into the convolutions.
+    """
+
+    LEVELS = (1, 4, 11, 15)  # the last block before each block of stride 2, and the last of all
+
+    def __init__(self, encoder: Any, *, freeze_norms: bool) -> None:
+        channels = [encoder.layer[i].reduce_1x1.convolution.out_channels for i in self.LEVELS]
+        settings = settings_of(encoder.config) | {"freeze_norms": freeze_norms}
+        super().__init__(channels, settings, mean=(0.5,) * 3, std=(0.5,) * 3)
+        encoder.conv_1x1 = nn.Identity()
+        self.encoder = encoder
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.003  # TensorFlow's 0.997; transformers gives it to torch as is
+        self.freeze_norms = freeze_norms
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        maps = self.encoder(image, output_hidden_states=True).hidden_states
+        return [maps[i] for i in self.LEVELS]
+
+    def train(self, mode: bool = True) -> "MobileNetV2":
+        """Training mode for all but frozen norms."""
+        super().train(mode)
+        for module in self.modules():
+            if self.freeze_norms and isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def mit(
+    size: str = "b5",
+    *,
+    pretrained: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+    drop_path: float = 0.1,
+) -> MiT:
+    """Build a Mix Transformer.
+
+    Args:
+        size: "b0" ... "b5".
+        pretrained: Name on the Hub ("nvidia/mit-b5") or a local folder; random weights when None.
+        settings: What an earlier network said of itself; replaces `size` and `drop_path`.
+        drop_path: Largest rate of stochastic depth, at the last block (DAFormer: 0.1).
+
+    Raises:
+        PipaError: The weights cannot be had, or are of another size.
+    """
+    from transformers import SegformerConfig, SegformerModel
+
+    if settings is not None:
+        return MiT(SegformerModel(SegformerConfig(**settings)))
+    widths, depths = MIT[size]
+    if pretrained is None:
+        config = SegformerConfig(hidden_sizes=widths, depths=depths, drop_path_rate=drop_path)
+        return MiT(SegformerModel(config))
+    encoder = _pretrained(SegformerModel, pretrained, drop_path_rate=drop_path)
+    found = (tuple(encoder.config.hidden_sizes), tuple(encoder.config.depths))
+    if found != (widths, depths):
+        raise PipaError(
+            f"is not MiT-{size.upper()}: widths {found[0]}, depths {found[1]}",
+            pretrained,
+            f"Give weights with widths {widths} and depths {depths}, or another size.",
+        )
+    return MiT(encoder)
+
+
+def mobilenet_v2(
+    *, pretrained: str | Path | None = None, settings: dict[str, Any] | None = None
+) -> MobileNetV2:
+    """Build MobileNetV2 1.0, 2.2 M parameters.
+
+    Args:
+        pretrained: Name on the Hub or a local folder; random weights when None.
+        settings: What an earlier network said of itself.
+
+    Raises:
+        PipaError: The weights cannot be had.
+    """
+    from transformers import MobileNetV2Config, MobileNetV2Model
+
+    if settings is not None:
+        settings = dict(settings)
+        frozen = bool(settings.pop("freeze_norms"))
+        encoder = MobileNetV2Model(MobileNetV2Config(**settings), add_pooling_layer=False)
+        return MobileNetV2(encoder, freeze_norms=frozen)
+    if pretrained is None:
+        encoder = MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=False)
+        return MobileNetV2(encoder, freeze_norms=False)
+    encoder = _pretrained(MobileNetV2Model, pretrained, add_pooling_layer=False)
+    return MobileNetV2(encoder, freeze_norms=True)
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The fields of a transformers configuration that shape a network, without its class names."""
+    dropped = ("id2label", "label2id", "architectures", "dtype", "transformers_version")
+    return {k: v for k, v in config.to_diff_dict().items() if k not in dropped}
+
+
+def _pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
+    """Load weights with `transformers`; refuse where some are missing: they would be random."""
+    try:
+        encoder, report = kind.from_pretrained(
+            str(where), output_loading_info=True, dtype=torch.float32, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
+        raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
+    if report["missing_keys"]:
+        raise PipaError(
+            f"lacks weights of {kind.__name__}: {', '.join(sorted(report['missing_keys'])[:5])}",
+            where,
+            "Give the weights of this very network.",
+        )
+    return encoder
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else repr(error)

@@ -1,0 +1,93 @@
+"""Reading weights that someone else wrote: nothing runs, nothing is loaded in part."""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipa.errors import PipaError
+from pipa.models.segmenter import Segmenter
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dictionary that `torch.save` wrote; tensors stay on disk until they are used.
+
+    Args:
+        path: A `.ckpt` or `.pth` file.
+
+    Raises:
+        PipaError: There is no such file, it is damaged, or it holds code.
+    """
+    if not path.is_file():
+        raise PipaError("no such file", path)
+    try:
+        # The format of torch before 1.6 is no zip file and cannot be mapped.
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise PipaError("is damaged, or no PyTorch checkpoint", path) from error
+        raise PipaError(
+            "holds Python objects beside weights; reading them could run any code",
+            path,
+            "Open it where you trust it and save its state_dict alone.",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise PipaError("is damaged, or no PyTorch checkpoint", path) from error
+    if not isinstance(content, Mapping):
+        found = type(content).__name__
+        raise PipaError(f"expected a dictionary of weights, found {found}", path)
+    return dict(content)
+
+
+def build_with(
+    build: Callable[[], Segmenter], state: Mapping[str, Tensor], where: Path
+) -> Segmenter:
+    """A network with exactly these weights; chance outside is left as it was.
+
+    Args:
+        build: Makes the network.
+        state: All its parameters and buffers by name.
+        where: What a complaint shall name.
+
+    Raises:
+        PipaError: A name is missing or left over, or a shape differs.
+    """
+    # Random weights cost half a second for the largest network; what torch imports to build it on
+    # its "meta" device costs more.
+    with torch.random.fork_rng(devices=[]):
+        model = build()
+    check_names(model.state_dict(), state, where)
+    model.load_state_dict(state)
+    return model
+
+
+def check_names(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: Path) -> None:
+    """Complain unless both have the same names and shapes.
+
+    Raises:
+        PipaError: With the lists of names that are missing, left over, or of another shape.
+    """
+    shapes = [
+        f"{name} {tuple(theirs[name].shape)} instead of {tuple(ours[name].shape)}"
+        for name in ours
+        if name in theirs and theirs[name].shape != ours[name].shape
+    ]
+    faults = {
+        "missing": sorted(set(ours) - set(theirs)),
+        "unexpected": sorted(set(theirs) - set(ours)),
+        "of another shape": shapes,
+    }
+    found = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    if found:
+        raise PipaError(f"does not fit the network; {found}", where)
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

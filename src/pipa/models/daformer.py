@@ -1,0 +1,88 @@
+"""DAFormer's decoder: context-aware fusion of the maps of four levels.
+
+Hoyer, Dai, Van Gool: DAFormer (CVPR 2022), section 3.2. Every level is embedded to the same width
+and brought to stride 4; the stack goes through parallel dilated depthwise-separable convolutions.
+Interpolation never aligns corners, as in the authors' configuration.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DILATIONS = (1, 6, 12, 18)  # DAFormer@configs/_base_/models/daformer_sepaspp_mitb5.py
+
+
+class DAFormerHead(nn.Module):
+    """Maps at strides 4, 8, 16, 32 -> logits at stride 4.
+
+    Args:
+        channels: Channels of each map.
+        num_classes: Number of classes, k.
+        width: Channels of the embeddings and of the fused map (paper: 256).
+        dilations: Of the parallel branches; 1 is a 1x1 convolution. None: a single 1x1 convolution
+            instead, which is the fusion of HRDA's scale attention.
+        dropout: Share of fused channels dropped in training (paper: 0.1).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        *,
+        width: int = 256,
+        dilations: Sequence[int] | None = DILATIONS,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        stack = width * len(channels)
+        self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.fuse = _unit(stack, width, 1) if dilations is None else _ASPP(stack, width, dilations)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(width, num_classes, 1)
+        nn.init.normal_(self.classify.weight, std=0.01)  # mmsegmentation@decode_head.py
+        nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
+        """Logits on the grid of the first map."""
+        size = features[0].shape[-2:]
+        embedded = [embed(map_) for embed, map_ in zip(self.embed, features, strict=True)]
+        stack = [embedded[0], *(F.interpolate(e, size, mode="bilinear") for e in embedded[1:])]
+        # The authors stack the levels in this order too.
+        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(stack, dim=1))))
+        return logits
+
+
+class _ASPP(nn.Module):
+    """Parallel dilated convolutions, joined by a 3x3 convolution (DAFormer@daformer_head.py)."""
+
+    def __init__(self, channels: int, width: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(_branch(channels, width, d) for d in dilations)
+        self.bottleneck = _unit(width * len(dilations), width, 3)
+
+    def forward(self, stack: Tensor) -> Tensor:
+        joined: Tensor = self.bottleneck(torch.cat([b(stack) for b in self.branches], dim=1))
+        return joined
+
+
+def _branch(channels: int, width: int, dilation: int) -> nn.Sequential:
+    if dilation == 1:
+        return nn.Sequential(_unit(channels, width, 1))
+    depthwise = _unit(channels, channels, 3, dilation=dilation, groups=channels)
+    return nn.Sequential(depthwise, _unit(channels, width, 1))
+
+
+def _unit(
+    channels: int, width: int, kernel: int, *, dilation: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution that keeps the size, batch norm, ReLU."""
+    padding = dilation * (kernel // 2)
+    convolution = nn.Conv2d(
+        channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())

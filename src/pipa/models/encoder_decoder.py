@@ -1,0 +1,58 @@
+"""The plain segmenter: one backbone, one head, one view of the image (DAFormer, SegFormer, ...)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.models.backbones import Backbone
+from pipa.models.segmenter import Output, Prediction, Segmenter, View
+from pipa.models.windows import enlarge, whole
+
+LEAST = 32
+"""Shortest side, in pixels, for which every backbone has something to see at stride 32."""
+
+
+class EncoderDecoder(Segmenter):
+    """Backbone -> four maps -> head -> logits at stride 4.
+
+    Args:
+        backbone: Answers with maps at strides 4, 8, 16, 32.
+        head: From these maps to logits at stride 4; knows its `num_classes`.
+        window: Side of the window that slides over an image in `predict`, in pixels.
+        stride: Pixels from one window to the next.
+        chunk: Windows that go through the network together in `predict`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        window: int = 1024,
+        stride: int = 768,
+        chunk: int = 1,
+    ) -> None:
+        super().__init__(
+            int(head.num_classes),  # type: ignore[arg-type]
+            mean=backbone.mean,
+            std=backbone.std,
+            window=window,
+            stride=stride,
+            chunk=chunk,
+        )
+        self.backbone = backbone
+        self.head = head
+
+    def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
+        """One output and one view, both of the whole image; the view is context and detail."""
+        features = self.backbone(self.normalise(image))
+        view = View(features, whole(image))
+        return Prediction([Output(self.head(features), whole(image), 1.0)], view, view)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+        """Logits at the input's size; an image smaller than 32 pixels is enlarged at its border."""
+        height, width = image.shape[-2:]
+        image = enlarge(image, least=LEAST)
+        logits = self.head(self.backbone(self.normalise(image)))
+        logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
+        return logits[..., :height, :width]

@@ -1,0 +1,131 @@
+"""Windows that slide over an image and overlap: for prediction, and for HRDA's detail view.
+
+The logits of overlapping windows are averaged (mmsegmentation@encoder_decoder.py, slide inference).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.batch import Box
+
+
+def tile(height: int, width: int, *, window: int, stride: int) -> list[Box]:
+    """Boxes that cover an image, row by row; the last of a row or column ends at the border.
+
+    Args:
+        height: Rows of the image.
+        width: Columns of the image.
+        window: Side of a box, in pixels; a smaller image makes it smaller.
+        stride: Pixels from one box to the next, at most `window`.
+    """
+    rows, columns = _spans(height, window, stride), _spans(width, window, stride)
+    return [Box(row, column) for row in rows for column in columns]
+
+
+def _spans(length: int, window: int, stride: int) -> list[slice]:
+    window = min(window, length)
+    count = -((window - length) // stride) + 1  # rounded up
+    starts = [min(index * stride, length - window) for index in range(count)]
+    return [slice(start, start + window) for start in starts]
+
+
+class Windowed(Protocol):
+    """A network that says in what windows it wants to see an image; every `Segmenter` does."""
+
+    window: int
+    stride: int
+    chunk: int
+
+    def __call__(self, image: Tensor, /) -> Tensor:
+        """From images (n, 3, s, t) to logits (n, k, s, t)."""
+
+
+def slide(model: Windowed, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+    """Logits of an image of any size, the mean over the windows that the network asks for."""
+    return average_windows(
+        model, image, window=model.window, stride=model.stride, chunk=model.chunk
+    )
+
+
+def average_windows(
+    function: Callable[[Tensor], Tensor],
+    image: Float[Tensor, "b c h w"],
+    *,
+    window: int,
+    stride: int,
+    chunk: int | None = None,
+    cell: int = 1,
+) -> Float[Tensor, "b k _ _"]:
+    """Mean of what `function` answers for windows of `image`; peak memory grows with `chunk`.
+
+    Args:
+        function: From crops (n, c, s, t) to logits (n, k, s / cell, t / cell).
+        image: The input.
+        window: Side of a window, in pixels.
+        stride: Pixels from one window to the next; a multiple of `cell`.
+        chunk: Windows that go through `function` together; all of them when None.
+        cell: Pixels per logit; h and w are multiples of it.
+    """
+    boxes = tile(*image.shape[-2:], window=window, stride=stride)
+    step = len(boxes) if chunk is None else chunk
+    total: Tensor | None = None
+    count = image.new_zeros(image.shape[-2] // cell, image.shape[-1] // cell)
+    for first in range(0, len(boxes), step):
+        some = boxes[first : first + step]
+        answers = function(torch.cat([image[..., *box] for box in some])).chunk(len(some))
+        if total is None:
+            total = answers[0].new_zeros(*answers[0].shape[:2], *count.shape)
+        for box, answer in zip(some, answers, strict=True):
+            place = shrink(box, cell)
+            total[..., *place] += answer
+            count[*place] += 1
+    assert total is not None, "an image has at least one window"
+    return total / count.to(total.dtype)
+
+
+def shrink(box: Box, cell: int) -> Box:
+    """The same box on a grid with `cell` pixels per cell; its edges are multiples of `cell`."""
+    assert all(edge % cell == 0 for span in box for edge in (span.start, span.stop)), (box, cell)
+    rows, columns = (slice(span.start // cell, span.stop // cell) for span in box)
+    return Box(rows, columns)
+
+
+def whole(image: Float[Tensor, "b c h w"]) -> Box:
+    """The box of the entire image."""
+    return Box(slice(0, image.shape[-2]), slice(0, image.shape[-1]))
+
+
+def enlarge(
+    image: Float[Tensor, "b c h w"], *, least: int = 1, multiple: int = 1
+) -> Float[Tensor, "b c H W"]:
+    """Repeat the last row and column until each side is long enough and a multiple.
+
+    Args:
+        image: The input.
+        least: Shortest side that the network can take.
+        multiple: What each side of the result is a multiple of.
+    """
+    height, width = image.shape[-2:]
+    below = -(-max(height, least) // multiple) * multiple - height
+    right = -(-max(width, least) // multiple) * multiple - width
+    if below == 0 and right == 0:
+        return image
+    return F.pad(image, (0, right, 0, below), mode="replicate")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
