@@ -48,10 +48,11 @@ def overlay(
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours for classes that have none: hues a golden angle apart, in two lightnesses."""
+    """Colours for classes that have none: hues a golden angle apart, in four lightnesses."""
     chosen = []
     for i in range(count):
-        red, green, blue = colorsys.hls_to_rgb((0.58 + i * 0.618034) % 1, (0.42, 0.65)[i % 2], 0.7)
+        lightness = (0.4, 0.64, 0.52, 0.76)[i % 4]
+        red, green, blue = colorsys.hls_to_rgb((0.58 + i * 0.618034) % 1, lightness, 0.7)
         chosen.append((round(255 * red), round(255 * green), round(255 * blue)))
     return tuple(chosen)
 

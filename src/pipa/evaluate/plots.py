@@ -21,13 +21,13 @@ from matplotlib.patches import Patch
 from pipa.data.paint import colourise as colourise
 from pipa.data.paint import overlay as overlay
 
-Series = Sequence[tuple[float, float]]
+Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
 Theme = Literal["light", "dark"]
 Format = Literal["svg", "png"]
 
 PALETTE: dict[str, tuple[str, ...]] = {
-    "light": ("#767b84", "#e08e00", "#0072b2", "#009e73", "#cc5f97", "#d55e00", "#4ba3d6"),
+    "light": ("#767b84", "#cf7c00", "#0072b2", "#009e73", "#cc5f97", "#d55e00", "#3f97cb"),
     "dark": ("#a3a9b3", "#f0b03c", "#4aa8e8", "#2fc79a", "#e08fbb", "#f0813f", "#8fd0f5"),
 }
 """Colours of the first method (the baseline: grey), the second, ... on a light or dark page."""
@@ -98,7 +98,7 @@ def class_bars(
     named = dict.fromkeys(name for scores in values.values() for name in scores)
     classes = [name for name in named if any(s.get(name) is not None for s in values.values())]
     thick = 0.8 / max(1, len(values))
-    inches = 0.9 + len(classes) * (0.12 + 0.12 * len(values))
+    inches = 1.2 + len(classes) * (0.12 + 0.12 * len(values))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, inches), layout="constrained")
         axes = figure.subplots()
@@ -126,7 +126,7 @@ def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] =
     return buffer.getvalue()
 
 
-def running_mean(values: Sequence[float], window: int) -> list[float]:
+def running_mean(values: Sequence[int | float], window: int) -> list[float]:
     """Mean of each value and those before it, at most `window` together; NaN are left out."""
     array = np.asarray(values, float)
     seen = np.isfinite(array)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +118,10 @@ class Scores(nn.Module):
             train_ids: Positions of the classes in the label space.
         """
         keep = list(train_ids)
-        counts = self.confusion.compute().double().cpu()[: len(self.names)]
+        with warnings.catch_warnings():
+            # Nothing counted is NaN here, which says it; torchmetrics would warn besides.
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
+            counts = self.confusion.compute().double().cpu()[: len(self.names)]
         hit = counts.diagonal()[keep]
         labelled = counts.sum(dim=1)[keep]
         iou = hit / (labelled + counts.sum(dim=0)[keep] - hit)

@@ -1,0 +1,241 @@
+"""Prediction: what is written for which input, and that a fault leaves nothing half-done."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+from tiny import COLOURS, Strongest
+
+from pipa.data.images import read_image, read_label
+from pipa.deploy.predict import plan, predict
+from pipa.errors import PipaError
+
+
+def picture(seed=0, shape=(20, 30)):
+    """Blocks of 5 x 5 pixels in which one channel is clearly the strongest."""
+    rng = np.random.default_rng(seed)
+    rows, columns = -(-shape[0] // 5), -(-shape[1] // 5)
+    blocks = rng.integers(0, 120, (rows, columns, 3), np.uint8)
+    strongest = rng.integers(0, 3, (rows, columns, 1))
+    np.put_along_axis(blocks, strongest, 240, axis=2)
+    return blocks.repeat(5, 0).repeat(5, 1)[: shape[0], : shape[1]]
+
+
+def save(path, image=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = picture() if image is None else image
+    assert cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+def run(inputs, out, **options):
+    return list(predict(Strongest(), inputs, out, **options))
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (7, 5), (33, 17)])
+def test_one_image_gives_three_pictures(tmp_path, shape):
+    image = picture(1, shape)
+    source = save(tmp_path / "in" / "street.png", image)
+    out = tmp_path / "out"
+    assert run([source], out) == [
+        (source, [out / kind / "street.png" for kind in ("ids", "colour", "overlay")])
+    ]
+    ids = image.argmax(2)
+    np.testing.assert_array_equal(read_label(out / "ids" / "street.png"), ids)
+    colours = np.array(COLOURS, np.uint8)[ids]
+    np.testing.assert_array_equal(read_image(out / "ids" / "street.png"), colours)  # its palette
+    np.testing.assert_array_equal(read_image(out / "colour" / "street.png"), colours)
+    half = (image.astype(float) + colours) / 2
+    assert np.abs(read_image(out / "overlay" / "street.png") - half).max() <= 0.5
+    assert len(files(out)) == 3
+
+
+def test_a_folder_keeps_its_folders(tmp_path):
+    save(tmp_path / "in" / "a" / "x.png")
+    save(tmp_path / "in" / "b" / "x.jpg")
+    save(tmp_path / "in" / "y.bmp")
+    save(tmp_path / "in" / ".hidden.png")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    run([tmp_path / "in"], tmp_path / "out", kinds=["ids"])
+    assert files(tmp_path / "out") == ["ids/a/x.png", "ids/b/x.png", "ids/y.png"]
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_files_of_one_name_do_not_meet(tmp_path, as_text):
+    inputs = [save(tmp_path / "a" / "x.png"), save(tmp_path / "b" / "x.png")]
+    run([str(path) if as_text else path for path in inputs], tmp_path / "out", kinds=["ids"])
+    assert files(tmp_path / "out") == ["ids/a/x.png", "ids/b/x.png"]
+
+
+def test_one_stem_with_two_suffixes(tmp_path):
+    save(tmp_path / "in" / "x.png")
+    save(tmp_path / "in" / "x.jpg")
+    run([tmp_path / "in"], tmp_path / "out", kinds=["colour"])
+    assert files(tmp_path / "out") == ["colour/x.jpg.png", "colour/x.png.png"]
+
+
+def test_a_glob(tmp_path):
+    for name in ("a/left_1.png", "b/left_1.png", "b/right_1.png"):
+        save(tmp_path / name)
+    run([f"{tmp_path}/**/left_*.png"], tmp_path / "out", kinds=["ids"])
+    assert files(tmp_path / "out") == ["ids/a/left_1.png", "ids/b/left_1.png"]
+
+
+def test_an_input_given_twice_is_done_once(tmp_path, monkeypatch):
+    save(tmp_path / "in" / "x.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(run(["in", "in/x.png", tmp_path / "in" / "x.png"], tmp_path / "out")) == 1
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path):
+    source = save(tmp_path / "x[1].png")
+    assert run([source], tmp_path / "out", kinds=["ids"])[0][0] == source
+
+
+def test_a_second_run_does_not_take_the_first_ones_pictures(tmp_path):
+    save(tmp_path / "x.png")
+    for _ in range(2):
+        run([tmp_path], tmp_path)
+    assert files(tmp_path) == ["colour/x.png", "ids/x.png", "overlay/x.png", "x.png"]
+    assert len(plan([tmp_path / "colour"], tmp_path)) == 1  # unless they are asked for
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_scale_changes_what_the_network_sees_and_not_the_outputs_size(tmp_path, scale):
+    image = picture(2, (40, 60)).repeat(2, 0).repeat(2, 1)
+    source = save(tmp_path / "x.png", image)
+    seen = []
+    model = Strongest()
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    model.window = model.stride = 1000
+    list(predict(model, [source], tmp_path / "out", kinds=["ids"], scale=scale))
+    assert tuple(seen[0][-2:]) == (80 * scale, 120 * scale)
+    ids = read_label(tmp_path / "out" / "ids" / "x.png")
+    assert ids.shape == (80, 120)
+    assert (ids == image.argmax(2)).mean() > 0.75
+
+
+def test_colours_are_made_up_where_the_network_has_none(tmp_path):
+    source = save(tmp_path / "x.png")
+    list(predict(Strongest(legend=False), [source], tmp_path / "out"))
+    painted = read_image(tmp_path / "out" / "colour" / "x.png").reshape(-1, 3)
+    assert len(np.unique(painted, axis=0)) == 3
+
+
+def test_inputs_are_read_only_when_asked_for(tmp_path):
+    broken = tmp_path / "in" / "b.png"
+    save(tmp_path / "in" / "a.png")
+    broken.write_bytes(b"not an image")
+    results = predict(Strongest(), [tmp_path / "in"], tmp_path / "out", kinds=["ids"])
+    assert next(results)[0].name == "a.png"
+    with pytest.raises(PipaError, match=r"b\.png: the file is truncated or no image"):
+        next(results)
+    assert files(tmp_path / "out") == ["ids/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.png", r"gone\.png: no such file or folder"),
+        ("empty", "empty: no images or videos in this folder"),
+        ("none*.png", r"none\*\.png: no images or videos match"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_written(tmp_path, name, message):
+    good = save(tmp_path / "x.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PipaError, match=message):
+        predict(Strongest(), [good, tmp_path / name], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": 0.0}, "above 0"),
+        ({"kinds": ["masks"]}, r"\['masks'\]; expected some of ids, colour, overlay"),
+        ({"kinds": []}, "expected some of"),
+    ],
+)
+def test_options_out_of_range(tmp_path, options, message):
+    with pytest.raises(PipaError, match=message):
+        predict(Strongest(), [save(tmp_path / "x.png")], tmp_path / "out", **options)
+
+
+def test_an_output_that_is_a_file_is_said(tmp_path):
+    source = save(tmp_path / "x.png")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(PipaError, match="the folder cannot be made"):
+        predict(Strongest(), [source], tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def video(path, frames, size=(48, 32)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sink = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, size)
+    assert sink.isOpened()
+    for frame in frames:
+        sink.write(frame)
+    sink.release()
+    return path
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
+    while (got := capture.read())[0]:
+        frames.append(got[1][..., ::-1])
+    capture.release()
+    return rate, frames
+
+
+def test_a_video_becomes_a_video_of_overlays(tmp_path):
+    red, blue = np.zeros((2, 32, 48, 3), np.uint8)
+    red[..., 2], blue[..., 0] = 250, 250  # BGR
+    source = video(tmp_path / "in" / "drive.avi", [red, red, blue])
+    out = tmp_path / "out"
+    assert run([source], out) == [(source, [out / "overlay" / "drive.mp4"])]
+    rate, frames = frames_of(out / "overlay" / "drive.mp4")
+    assert rate == 12
+    assert files(out) == ["overlay/drive.mp4"]
+    expected = [(225, 0, 0), (225, 0, 0), (0, 0, 225)]
+    for frame, colour in zip(frames, expected, strict=True):
+        assert np.abs(frame.astype(int) - colour).mean() < 12
+
+
+def test_a_video_that_is_none_leaves_nothing(tmp_path):
+    source = tmp_path / "drive.mp4"
+    source.write_bytes(b"\0" * 100)
+    with pytest.raises(PipaError, match=r"drive\.mp4: no frame could be read"):
+        run([source], tmp_path / "out")
+    assert files(tmp_path / "out") == []
+
+
+def test_a_video_whose_labelling_fails_leaves_nothing(tmp_path):
+    source = video(tmp_path / "drive.avi", [np.zeros((32, 48, 3), np.uint8)] * 3)
+    model = Strongest()
+    calls = []
+
+    def fail_at_the_second(*_):
+        calls.append(1)
+        if len(calls) > 12:
+            raise RuntimeError("out of memory")
+
+    model.register_forward_pre_hook(fail_at_the_second)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(predict(model, [source], tmp_path / "out"))
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_said(tmp_path):
+    source = save(tmp_path / "x.png")
+    (tmp_path / "out" / "ids").mkdir(parents=True)
+    (tmp_path / "out" / "ids").chmod(0o500)
+    with pytest.raises(PipaError, match="cannot be written"):
+        run([source], tmp_path / "out")
