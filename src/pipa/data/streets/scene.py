@@ -1,0 +1,162 @@
+"""What a street scene consists of, in metres; how wide a street is and what lines it.
+
+Everything is drawn from the generator that is passed in. What stands in the street is in
+`placing`; nothing here is drawn on a screen.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+_END = 150.0  # metres; the end of the façades
+
+
+class Footprint(NamedTuple):
+    """An upright rectangle on the ground, in metres."""
+
+    x0: float
+    x1: float
+    z0: float
+    z1: float
+
+    def meets(self, other: "Footprint") -> bool:
+        """Whether two rectangles share any area."""
+        return (
+            self.x0 < other.x1 and other.x0 < self.x1 and self.z0 < other.z1 and other.z0 < self.z1
+        )
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that stands in the street."""
+
+    kind: str
+    """A key of `stage.MODELS`."""
+    choice: int
+    """Which of that kind's models, modulo their number."""
+    x: float
+    z: float
+    heading: float
+    scale: float
+    tint: int
+    ground: str
+    """The surface that it stands on."""
+    footprint: Footprint
+
+
+class Segment(NamedTuple):
+    """A piece of one side of the street."""
+
+    kind: str
+    """building, wall, fence, rail, hedge, gap or side_street."""
+    side: int
+    """-1 left, 1 right."""
+    front: float
+    """Distance of its front from the middle of the street."""
+    z0: float
+    z1: float
+    height: float
+    tint: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The street itself; distances from its middle, in metres."""
+
+    lane: float
+    lanes: tuple[int, int]
+    """Number on the left (oncoming) and on the right."""
+    parking: tuple[float, float]
+    walk: tuple[float, float]
+    verge: tuple[float, float]
+    """Grass between kerb and sidewalk."""
+    garden: tuple[float, float]
+    """Grass between sidewalk and façade."""
+    crossing: float | None
+    """Where the zebra crossing starts."""
+    dashed: bool
+    tint: int
+
+    def edge(self, side: int) -> float:
+        """Half-width of the road on one side (-1 or 1)."""
+        i = (side + 1) // 2
+        return self.lanes[i] * self.lane + self.parking[i]
+
+    def pavement(self, side: int) -> tuple[float, float]:
+        """Inner and outer edge of the sidewalk."""
+        i = (side + 1) // 2
+        inner = self.edge(side) + self.verge[i]
+        return inner, inner + self.walk[i]
+
+    def front(self, side: int) -> float:
+        """Where the façades are."""
+        return self.pavement(side)[1] + self.garden[(side + 1) // 2]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the camera is within the street, in units that a `Look` turns into a `Camera`."""
+
+    x: float
+    height: float
+    view: float
+    """Field of view, degrees."""
+    horizon: float
+    """Row of the horizon as a share of the height."""
+    yaw: float
+    roll: float
+    """Standard normal; the look says how many degrees it means."""
+    bend: float
+
+
+@dataclass
+class Scene:
+    """Everything that both domains share."""
+
+    plan: Plan
+    pose: Pose
+    segments: list[Segment] = field(default_factory=list)
+    things: list[Thing] = field(default_factory=list)
+
+
+def sample_plan(rng: np.random.Generator) -> Plan:
+    """Draw the widths of a street."""
+
+    def pair(low: float, high: float, chance: float) -> tuple[float, float]:
+        first, second = (rng.uniform(low, high) if rng.random() < chance else 0.0 for _ in "ab")
+        return first, second
+
+    return Plan(
+        lane=rng.uniform(3.1, 3.6),
+        lanes=(int(rng.integers(1, 3)), int(rng.integers(1, 3))),
+        parking=pair(2.2, 2.4, 0.35),
+        walk=(rng.uniform(2.2, 4.5), rng.uniform(2.2, 4.5)),
+        verge=pair(0.8, 2.2, 0.3),
+        garden=pair(1.0, 4.0, 0.5),
+        crossing=math.exp(rng.uniform(math.log(9), math.log(40))) if rng.random() < 0.4 else None,
+        dashed=rng.random() < 0.75,
+        tint=int(rng.integers(1 << 20)),
+    )
+
+
+_SEGMENTS = ("building", "wall", "fence", "rail", "hedge", "gap", "side_street")
+_SHARES = (0.50, 0.14, 0.11, 0.06, 0.09, 0.06, 0.04)
+_LENGTHS = ((8, 20), (8, 18), (7, 18), (7, 15), (6, 14), (5, 12), (6, 8))
+_HEIGHTS = ((6, 17), (1.7, 3.4), (1.3, 2.1), (1.1, 1.5), (1.1, 2.4), (0, 1), (0, 1))
+
+
+def sample_side(rng: np.random.Generator, plan: Plan, side: int) -> list[Segment]:
+    """Draw one side of the street, near to far, without holes."""
+    segments: list[Segment] = []
+    z, cumulative = 2.5, np.cumsum(_SHARES)
+    while z < _END:
+        i = min(int(np.searchsorted(cumulative, rng.random())), len(_SEGMENTS) - 1)
+        length, height = rng.uniform(*_LENGTHS[i]), rng.uniform(*_HEIGHTS[i])
+        setback = rng.uniform(0, 1.5) if rng.random() < 0.3 else 0.0
+        tint = int(rng.integers(1 << 20))
+        front = plan.front(side) + setback
+        segments.append(Segment(_SEGMENTS[i], side, front, z, z + length, height, tint))
+        z += length
+    return segments
