@@ -13,5 +13,8 @@ class Strongest(Segmenter):
     def analyse(self, image):
         raise NotImplementedError("not trained")
 
+    def context(self, image):
+        raise NotImplementedError("not trained")
+
     def forward(self, image):
         return 3 * self.normalise(image) * self.std

@@ -209,7 +209,7 @@ def _video(painter: Painter, job: Job, out: Path) -> list[Path]:
             for frame in frames:
                 sink.write(painter.overlay(frame, painter.ids(frame)))
         if not frames.count:
-            raise PipaError("no frame could be read; is it a video?", job.source)
+            raise PipaError("no frame could be read; the file is no video, or broken", job.source)
         part.replace(path)
     except OSError as error:
         raise PipaError(f"cannot be written ({error.strerror})", path) from error
@@ -222,6 +222,7 @@ class _Reader:
     """Frames of a video file as RGB."""
 
     def __init__(self, path: Path) -> None:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says it, once
         self.capture = cv2.VideoCapture(str(path))
         rate = self.capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if rate > 0 else 25.0
