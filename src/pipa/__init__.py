@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pipa.models.hub import load_segmenter as load_segmenter
     from pipa.models.hub import save_segmenter as save_segmenter
     from pipa.models.segmenter import Segmenter as Segmenter
+    from pipa.uda.pipa_terms import PatchTerm as PatchTerm
+    from pipa.uda.pipa_terms import PixelTerm as PixelTerm
     from pipa.uda.self_training import SelfTraining as SelfTraining
     from pipa.uda.source_only import SourceOnly as SourceOnly
     from pipa.uda.terms import FeatureDistance as FeatureDistance
-    from pipa.uda.terms import PatchTerm as PatchTerm
-    from pipa.uda.terms import PixelTerm as PixelTerm
 
 __version__ = "0.1.0"
 
@@ -35,13 +35,13 @@ _HOME = {
     "CITYSCAPES": "pipa.data.labels",
     "SelfTraining": "pipa.uda.self_training",
     "SourceOnly": "pipa.uda.source_only",
-    "PixelTerm": "pipa.uda.terms",
-    "PatchTerm": "pipa.uda.terms",
+    "PixelTerm": "pipa.uda.pipa_terms",
+    "PatchTerm": "pipa.uda.pipa_terms",
     "FeatureDistance": "pipa.uda.terms",
     "PipaError": "pipa.errors",
 }
 
-__all__ = [*_HOME, "losses"]  # noqa: PLE0604
+__all__ = [*_HOME, "losses"]
 
 
 def __getattr__(name: str) -> Any:

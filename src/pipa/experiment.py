@@ -9,7 +9,7 @@ from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.train import MethodOptions, StudentOptions
 from pipa.uda.optim import Optim
-from pipa.uda.terms import PatchTerm, PixelTerm
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

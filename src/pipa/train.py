@@ -10,7 +10,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,17 +28,15 @@ from pipa.models.hub import create_segmenter, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import (
-    FeatureDistance,
-    MaskedConsistency,
-    PatchTerm,
-    PixelTerm,
-    TargetTerm,
-    ViewsTerm,
-)
+from pipa.uda.terms import FeatureDistance, MaskedConsistency, SourceTerm, TargetTerm, ViewsTerm
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
+
+PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
+CITYSCAPES_THINGS = frozenset({6, 7, 11, 12, 13, 14, 15, 16, 17, 18})
+"""Train ids whose features DAFormer keeps near ImageNet's (daformer@experiments.py)."""
 
 
 @dataclass
@@ -127,10 +125,11 @@ def build_method(
             jitter=options.jitter_source,
             seed=seed,
         )
-    source_terms = [pixel] if options.pixel else []
+    source_terms: list[SourceTerm] = [pixel] if options.pixel else []
     if options.feature_distance and pretrained:
-        things = labels.things
-        source_terms.append(FeatureDistance(weight=options.feature_distance, classes=things))
+        source_terms.append(
+            FeatureDistance(weight=options.feature_distance, classes=things(labels))
+        )
     target_terms: list[TargetTerm] = [patch] if options.patch else []
     if options.views:
         target_terms.append(ViewsTerm(weight=options.views))
@@ -148,6 +147,16 @@ def build_method(
         jitter_source=options.jitter_source,
         seed=seed,
     )
+
+
+def things(labels: LabelSpace) -> list[int] | None:
+    """Classes that are countable things in Cityscapes (DAFormer's choice); None where unknown."""
+    found = [
+        own
+        for own, group in enumerate(labels.cityscapes)
+        if group and set(group) <= CITYSCAPES_THINGS
+    ]
+    return found or None
 
 
 def train(
@@ -258,7 +267,7 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     if data.validation is None:
         return None
     engine.validate(module, datamodule=data, verbose=False)
-    return module.last_result
+    return module.result
 
 
 def write_run(out: Path, module: Method, result: Result | None) -> None:
@@ -281,7 +290,9 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "git": git.stdout.strip(),
-        **{name: version(name) for name in ("pipa", "torch", "lightning", "transformers", "kornia")},
+        **{
+            name: version(name) for name in ("pipa", "torch", "lightning", "transformers", "kornia")
+        },
     }
 
 

@@ -45,9 +45,13 @@ class EncoderDecoder(Segmenter):
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
         """One output and one view, both of the whole image; the view is context and detail."""
-        features = self.backbone(self.normalise(image))
-        view = View(features, whole(image))
-        return Prediction([Output(self.head(features), whole(image), 1.0)], view, view)
+        view = self.context(image)
+        output = Output(self.head(view.features), view.box, 1.0)
+        return Prediction([output], view, view)
+
+    def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
+        """The view of the whole image."""
+        return View(self.backbone(self.normalise(image)), whole(image))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Logits at the input's size; an image smaller than 32 pixels is enlarged at its border."""

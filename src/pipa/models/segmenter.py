@@ -111,6 +111,10 @@ class Segmenter(nn.Module, ABC):
         """Answer for training: logits to supervise and features to contrast, with their places."""
 
     @abstractmethod
+    def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
+        """The widest view alone, without decoding: what patch contrast and feature distance use."""
+
+    @abstractmethod
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Answer for use: logits at the input's size."""
 

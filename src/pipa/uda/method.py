@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 
 from pipa.batch import Batch, Labelled
 from pipa.data.labels import LabelSpace
-from pipa.evaluate.scores import Scores
+from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
-from pipa.models.windows import slide
+from pipa.models.windows import evaluating, slide
 from pipa.uda.classmix import Mixed
 from pipa.uda.optim import Optim, parameter_groups, warmup_poly
 from pipa.uda.teacher import Pseudo
@@ -44,7 +44,8 @@ class Method(L.LightningModule, ABC):
         super().__init__()
         self.automatic_optimization = False
         self.student, self.optim, self.seed = student, optim or Optim(), seed
-        self.scores = Scores(labels)
+        self.labels, self.scores = labels, Scores(labels)
+        self.result: Result | None = None
         self.moment: Moment | None = None
 
     @abstractmethod
@@ -72,12 +73,13 @@ class Method(L.LightningModule, ABC):
 
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
         """Score the student on one labelled target image."""
-        with torch.inference_mode():
+        with evaluating(self.student), torch.inference_mode():
             self.scores.update(slide(self.student, batch.image).argmax(1), batch.label)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean IoU in percent."""
-        self.log("miou", self.scores.result().miou, prog_bar=True)
+        self.result = self.scores.result()
+        self.log("miou", self.result.miou, prog_bar=True)
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
@@ -90,6 +92,11 @@ class Method(L.LightningModule, ABC):
             adamw, lambda step: warmup_poly(step, steps, optim.warm_up, optim.power)
         )
         return {"optimizer": adamw, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which network this is, so that `pipa.load_segmenter` can build it."""
+        labels = {"names": self.labels.names, "colours": self.labels.colours}
+        checkpoint["hyper_parameters"] = {"student": self.student.config, "labels": labels}
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of the student, at the image's size."""

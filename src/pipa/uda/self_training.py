@@ -1,4 +1,4 @@
-"""Self-training from a labelled source to an unlabelled target, with PiPa's terms.  READ THIS FIRST.
+"""Self-training from a labelled source to an unlabelled target.  READ THIS FIRST.
 
 DACS and DAFormer: an EMA teacher labels target images, the student learns from ClassMix images;
 PiPa, MIC and feature distance are terms that are switched on. One backward per student pass.
@@ -55,8 +55,8 @@ class SelfTraining(Method):
     ) -> None:
         super().__init__(student, labels, optim, seed)
         self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
-        self.source_terms = nn.ModuleList(source_terms)
-        self.target_terms = nn.ModuleList(target_terms)
+        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
+        self.terms = nn.ModuleList([*source_terms, *target_terms])  # trained, checkpointed
         for term in (*source_terms, *target_terms):
             term.prepare(student)
         self.start, self.jitter_source = start, jitter_source
@@ -66,27 +66,29 @@ class SelfTraining(Method):
         step, generator = self.global_step, self.chance()
         self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
-        image = strong(batch.source.image, generator) if self.jitter_source else batch.source.image
-        self.moment = Moment(source=Labelled(image, batch.source.label))
-        source = self.student.analyse(image)
-        losses = {"source": supervised(source, batch.source.label)}  # L_ce^S
+        source = batch.source
+        if self.jitter_source:
+            source = Labelled(strong(source.image, generator), source.label)
+        self.moment = Moment(source)
+        prediction = self.student.analyse(source.image)
+        losses = {"source": supervised(prediction, source.label)}  # L_ce^S
         for term in self.source_terms:  # alpha L_Pixel, yours
             if weight := term.weight_at(step):
-                losses[term.name] = weight * term(source, batch.source, generator)
+                losses[term.name] = weight * term(prediction, source, generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
             pseudo = self.teacher.label(batch.target, batch.pair)  # p_T and its weight q_T
             mixed = classmix(batch.source, batch.target, pseudo, generator)
             mixed.image = strong(mixed.image, generator)
-            student = self.student.analyse(mixed.image)
-            losses["mixed"] = supervised(student, mixed.label, mixed.weight)  # L_ce^T
+            prediction = self.student.analyse(mixed.image)
+            losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
             for term in self.target_terms:  # beta L_Patch, MIC, yours
                 if weight := term.weight_at(step):
                     losses[term.name] = weight * term(self.student, batch, pseudo, generator)
                     self.manual_backward(losses[term.name])
-            self.moment = Moment(self.moment.source, batch, pseudo, mixed)
+            self.moment = Moment(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

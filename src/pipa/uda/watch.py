@@ -46,7 +46,7 @@ class Throughput(Callback):
 
 
 class FiniteGuard(Callback):
-    """Stops a run whose loss is no longer finite, naming the term; looks only when logs are made."""
+    """Stops a run whose loss is not finite, naming the term; looks only when logs are made."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int

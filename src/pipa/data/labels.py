@@ -1,0 +1,215 @@
+"""Label spaces: which classes there are, and what the numbers in label files mean.
+
+A `LabelSpace` is what a network predicts: names and colours of the classes 0..k-1. A `ClassTable`
+is what a data set's label files hold: raw ids or colours, and the class of each. Reading a
+`classes.yaml` is in `tables`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from pipa.batch import IGNORE_INDEX
+from pipa.errors import PipaError
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, each 0..255."""
+
+_UNKNOWN = 254  # what an id outside the table becomes, for a moment
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a run.
+
+    Args:
+        names: Name of each class.
+        colours: Colour of each class.
+        cityscapes: Cityscapes train ids that each class groups; empty where that is not known.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    cityscapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, k."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """What the numbers in a data set's label files mean.
+
+    Args:
+        labels: The classes.
+        ids: Class of each raw id; 255 for an id that is no class. Ids not listed are faults.
+        colours: Raw id of each colour, for label files that hold RGB.
+        origin: Where the table comes from, for errors.
+    """
+
+    labels: LabelSpace
+    ids: Mapping[int, int]
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    origin: str = "the classes"
+
+    def encode(
+        self, raw: Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"], where: Path
+    ) -> UInt8[np.ndarray, "h w"]:
+        """Give each pixel its class, 255 where it has none.
+
+        Args:
+            raw: Ids, or colours in the order R G B (further channels are ignored).
+            where: The file, for the error.
+
+        Raises:
+            PipaError: An id or a colour is not in the table.
+        """
+        if raw.ndim == 3:
+            raw = self._uncolour(raw, where)
+        high = int(raw.max(initial=0))
+        if high < 256 and int(raw.min(initial=0)) >= 0:
+            encoded = np.asarray(cv2.LUT(raw.astype(np.uint8), self._lookup))
+            if not (encoded == _UNKNOWN).any():
+                return encoded
+        found = [int(i) for i in np.unique(raw) if i not in self.ids and i != IGNORE_INDEX]
+        raise PipaError(
+            f"label id {', '.join(map(str, found[:5]))} is not in {self.origin} "
+            f"(ids {_ranges(self.ids)}, and 255 for no class)",
+            where,
+            "Mend the label file, or add the id to the class table.",
+        )
+
+    def towards(self, labels: LabelSpace) -> "ClassTable":
+        """Say the same table in the classes of another label space.
+
+        Classes are matched by the Cityscapes classes that they group, where both say so, else by
+        name; a class that is not in `labels` becomes 255.
+
+        Raises:
+            PipaError: Not a single class matches.
+        """
+        if labels.names == self.labels.names:
+            return self
+        move = _by_groups(self.labels, labels) or _by_names(self.labels, labels)
+        if not move:
+            raise PipaError(
+                f"none of its classes ({', '.join(self.labels.names[:4])}, ...) is one of the "
+                f"run's ({', '.join(labels.names[:4])}, ...)",
+                self.origin,
+                "Give the classes the same names, or `cityscapes: [ids]` in both class tables.",
+            )
+        ids = {raw: move.get(own, IGNORE_INDEX) for raw, own in self.ids.items()}
+        return ClassTable(labels, ids, self.colours, self.origin)
+
+    @cached_property
+    def _lookup(self) -> UInt8[np.ndarray, "256"]:
+        table = np.full(256, _UNKNOWN, np.uint8)
+        table[IGNORE_INDEX] = IGNORE_INDEX
+        for raw, own in self.ids.items():
+            table[raw] = own
+        return table
+
+    def _uncolour(
+        self, raw: Integer[np.ndarray, "h w c"], where: Path
+    ) -> Integer[np.ndarray, "h w"]:
+        """From colours to raw ids; grey stored as RGB is taken for ids."""
+        red, green, blue = (raw[..., c].astype(np.int64) for c in range(3))
+        packed = (red << 32) + (green << 16) + blue
+        values, back = np.unique(packed, return_inverse=True)
+        known = {(r << 32) + (g << 16) + b: i for (r, g, b), i in self.colours.items()}
+        unknown = [int(v) for v in values if int(v) not in known]
+        if not unknown:
+            ids = np.array([known[int(v)] for v in values], np.int64)
+            return np.asarray(ids[back].reshape(packed.shape))
+        if (red == green).all() and (green == blue).all():
+            return red
+        colour = (unknown[0] >> 32, unknown[0] >> 16 & 0xFFFF, unknown[0] & 0xFFFF)
+        raise PipaError(
+            f"colour {colour} is not in {self.origin}",
+            where,
+            "Add it to classes.yaml as the `color` of a class, or under `ignore`.",
+        )
+
+
+def ids_table(labels: LabelSpace, origin: str = "the classes") -> ClassTable:
+    """The table of label files that hold the classes 0..k-1 of `labels`, or their colours."""
+    colours = {colour: i for i, colour in reversed(list(enumerate(labels.colours)))}
+    return ClassTable(labels, {i: i for i in range(labels.num_classes)}, colours, origin)
+
+
+def _by_groups(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
+    """Class of `run` that holds all Cityscapes classes of a class of `own`."""
+    if not (any(own.cityscapes) and any(run.cityscapes)):
+        return {}
+    return {
+        i: j
+        for i, group in enumerate(own.cityscapes)
+        for j, other in enumerate(run.cityscapes)
+        if group and set(group) <= set(other)
+    }
+
+
+def _by_names(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
+    place = {name.casefold(): j for j, name in enumerate(run.names)}
+    pairs = ((i, place.get(name.casefold())) for i, name in enumerate(own.names))
+    return {i: j for i, j in pairs if j is not None}
+
+
+def _ranges(ids: Mapping[int, int]) -> str:
+    """Shorten the ids to `0-18` where they are consecutive."""
+    known = sorted(ids)
+    if known == list(range(known[0], known[-1] + 1)):
+        return f"{known[0]}-{known[-1]}"
+    return ", ".join(map(str, known))
+
+
+_NAMES = (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
+    "person rider car truck bus train motorcycle bicycle"
+)
+# fmt: off
+_COLOURS: tuple[Colour, ...] = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+    (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_SYNTHIA_IDS = {
+    1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9,
+    17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
+}
+# fmt: on
+
+CITYSCAPES = LabelSpace(
+    names=tuple(name.replace("_", " ") for name in _NAMES.split()),
+    colours=_COLOURS,
+    cityscapes=tuple((i,) for i in range(19)),
+)
+"""The 19 classes that Cityscapes scores, in the order of its train ids."""
+SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+"""Train ids that SYNTHIA -> Cityscapes is scored on: without terrain, truck, train."""
+SYNTHIA13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+"""The 13 of the older papers: without wall, fence, pole as well."""
+
+
+def _with_void(ids: Mapping[int, int], last: int) -> dict[int, int]:
+    return {raw: ids.get(raw, IGNORE_INDEX) for raw in range(last + 1)}
+
+
+_TRAIN_OF_ID = {raw: train for train, raw in enumerate(_CITYSCAPES_IDS)}
+CITYSCAPES_LABEL_IDS = ClassTable(
+    CITYSCAPES, _with_void(_TRAIN_OF_ID, 33), {}, "Cityscapes' label ids"
+)
+"""`*_labelIds.png` of Cityscapes and ACDC; GTA5's palette indices are the same ids."""
+GTA5_IDS = ClassTable(CITYSCAPES, _with_void(_TRAIN_OF_ID, 34), {}, "GTA5's label ids")
+SYNTHIA_IDS = ClassTable(CITYSCAPES, _with_void(_SYNTHIA_IDS, 22), {}, "SYNTHIA's label ids")
+TRAIN_IDS = ids_table(CITYSCAPES, "Cityscapes' train ids")
+"""`*_labelTrainIds.png`."""

@@ -1,0 +1,164 @@
+"""Class tables that people write: `classes.yaml`, a list of names, or nothing at all.
+
+    0: {name: sky, color: [128, 128, 128], cityscapes: [10]}
+    1: {name: building, color: [128, 0, 0], cityscapes: [2]}
+    ignore: [250, [0, 0, 0]]
+
+`color` and `cityscapes` may be left out, an entry may be just the name, the whole file may be a
+list of names. `ignore` lists ids and colours that are no class.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipa.batch import IGNORE_INDEX
+from pipa.data.labels import CITYSCAPES, TRAIN_IDS, ClassTable, Colour, LabelSpace, ids_table
+from pipa.data.paint import distinct_colours
+from pipa.errors import PipaError
+
+FILE = "classes.yaml"
+_EXAMPLE = (
+    "It should look like `0: {name: road, color: [128, 64, 128]}`, one line per class, "
+    "or be a list of names."
+)
+
+
+def class_table(text: str) -> ClassTable:
+    """The table that the option `classes` names.
+
+    Args:
+        text: "cityscapes", a path of a class table or of the folder that holds it, or names
+            separated by commas ("background,nucleus").
+
+    Raises:
+        PipaError: It is none of these, or the file is wrong.
+    """
+    if text == "cityscapes":
+        return TRAIN_IDS
+    path = Path(text).expanduser()
+    if path.is_dir():
+        path = path / FILE
+    if path.is_file():
+        return read_table(path)
+    if "," in text and not text.endswith((".yaml", ".yml")):
+        return named(tuple(name.strip() for name in text.split(",")), "the option `classes`")
+    raise PipaError(
+        f"classes: {text} is no file",
+        remedy='Give a classes.yaml, "cityscapes", or the names separated by commas.',
+    )
+
+
+def find_table(root: Path) -> ClassTable | None:
+    """The table in a folder or its parent; None where there is none."""
+    for folder in (root, root.absolute().parent):
+        if (folder / FILE).is_file():
+            return read_table(folder / FILE)
+    return None
+
+
+def read_table(path: Path) -> ClassTable:
+    """Read a class table.
+
+    Raises:
+        PipaError: The file is no YAML, or says something else than classes.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise PipaError(f"cannot be read as YAML ({reason})", path, _EXAMPLE) from error
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict) or not content:
+        raise PipaError("holds no classes", path, _EXAMPLE)
+    ignored = content.pop("ignore", [])
+    entries = {_id(key, path): _entry(value, path) for key, value in content.items()}
+    return _table(dict(sorted(entries.items())), ignored, path)
+
+
+def named(names: tuple[str, ...], origin: str) -> ClassTable:
+    """Ids 0..k-1 with these names and distinct colours."""
+    return ids_table(LabelSpace(names, distinct_colours(len(names))), origin)
+
+
+def no_table(root: Path, found: list[int]) -> PipaError:
+    """What to say about labels that nobody named.
+
+    Args:
+        root: The data set's folder.
+        found: Ids that its first label files hold.
+    """
+    ids = ", ".join(map(str, found[:20]))
+    names = ",".join(f"name{i}" for i in range(max(2, len(found))))
+    return PipaError(
+        f"no class table; its label files hold the ids {ids}",
+        root,
+        f"Write {root / FILE} with one line per id, `0: {{name: road, color: [128, 64, 128]}}`, or "
+        f'give the names, `--data.classes "{names}"`.',
+    )
+
+
+def _id(key: Any, path: Path) -> int:
+    if not isinstance(key, int) or not 0 <= key <= IGNORE_INDEX:
+        raise PipaError(f"`{key}` is no id; expected 0 to 255", path, _EXAMPLE)
+    return key
+
+
+def _entry(value: Any, path: Path) -> dict[str, Any]:
+    entry = {"name": value} if isinstance(value, str) else value
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise PipaError(f"`{value}` has no name", path, _EXAMPLE)
+    unknown = set(entry) - {"name", "color", "colour", "cityscapes"}
+    if unknown:
+        raise PipaError(
+            f"`{unknown.pop()}` of class {entry['name']} is not known",
+            path,
+            "A class has a name, a color and a list `cityscapes` of Cityscapes train ids.",
+        )
+    groups = entry.get("cityscapes", [])
+    if not isinstance(groups, list) or not set(groups) <= set(range(CITYSCAPES.num_classes)):
+        raise PipaError(
+            f"`cityscapes` of class {entry['name']} is {groups}; expected a list of ids 0 to 18",
+            path,
+        )
+    return entry
+
+
+def _table(entries: dict[int, dict[str, Any]], ignored: Any, path: Path) -> ClassTable:
+    """Classes in the order of their ids; colours for those that have none."""
+    if len(entries) > 250:
+        raise PipaError(f"{len(entries)} classes; at most 250 are possible", path)
+    spare = distinct_colours(len(entries))
+    ids: dict[int, int] = {}
+    colours: dict[Colour, int] = {}
+    shown = []
+    for place, (raw, entry) in enumerate(entries.items()):
+        given = entry.get("color", entry.get("colour"))
+        shown.append(spare[place] if given is None else _colour(given, path))
+        ids[raw] = place
+        if given is not None:
+            colours.setdefault(shown[-1], raw)
+    names = tuple(entry["name"] for entry in entries.values())
+    if len(set(names)) < len(names):
+        raise PipaError("two classes have the same name", path)
+    for item in ignored if isinstance(ignored, list) else [ignored]:
+        if isinstance(item, list):
+            colours[_colour(item, path)] = IGNORE_INDEX
+        else:
+            ids[_id(item, path)] = IGNORE_INDEX
+    groups = tuple(tuple(entry.get("cityscapes", [])) for entry in entries.values())
+    space = LabelSpace(names, tuple(shown), groups if any(groups) else ())
+    return ClassTable(space, ids, colours, str(path))
+
+
+def _colour(value: Any, path: Path) -> Colour:
+    try:
+        red, green, blue = (int(v) for v in np.asarray(value, np.int64).ravel())
+    except (TypeError, ValueError) as error:
+        raise PipaError(f"{value} is no colour; expected [red, green, blue]", path) from error
+    if not all(0 <= v <= 255 for v in (red, green, blue)):
+        raise PipaError(f"{value} is no colour; each of its values is 0 to 255", path)
+    return red, green, blue

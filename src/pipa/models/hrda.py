@@ -1,0 +1,160 @@
+"""HRDA: the whole image at half size for context, a crop at full size for detail.
+
+Hoyer, Dai, Van Gool: HRDA (ECCV 2022), sections 3.2 to 3.4. One backbone and one head see both; a
+scale attention decides for each class and place which of the two is believed. All this is hidden
+behind `Segmenter`: who trains or predicts need not know.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.batch import Box
+from pipa.errors import PipaError
+from pipa.models.backbones import Backbone
+from pipa.models.encoder_decoder import LEAST
+from pipa.models.segmenter import Output, Prediction, Segmenter, View
+from pipa.models.windows import average_windows, enlarge, shrink, whole
+
+COARSE, FINE = 8, 4
+"""Pixels of the input per logit of the context (half size, stride 4), and of the detail."""
+
+
+class HRDA(Segmenter):
+    """Context and detail through the same backbone and head, fused by attention.
+
+    Args:
+        backbone: Answers with maps at strides 4, 8, 16, 32.
+        head: From these maps to logits at stride 4; knows its `num_classes`.
+        attention_head: The same; from the maps of the context to the logit of trusting the detail.
+        detail: Side of the detail crop, in pixels, a multiple of 16 (paper: 512, of 1024).
+        detail_weight: Share of the detail's own logits in the loss (paper: lambda_d = 0.1).
+        detail_chunk: Detail windows that go through the network together when the whole image is
+            looked at; memory against speed. In training mode all do, as batch norms see them all.
+        window: Side of the window that slides over an image in `predict`; twice `detail` if None.
+        stride: Pixels from one window to the next; `detail` if None.
+        chunk: Windows that go through the network together in `predict`.
+
+    Raises:
+        PipaError: `detail` is no multiple of 16.
+    """
+
+    generator: torch.Generator | None = None
+    """Places the detail crop in `analyse`; on the CPU. None: torch's global one."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        attention_head: nn.Module,
+        *,
+        detail: int = 512,
+        detail_weight: float = 0.1,
+        detail_chunk: int = 4,
+        window: int | None = None,
+        stride: int | None = None,
+        chunk: int = 1,
+    ) -> None:
+        if detail <= 0 or detail % 16:
+            raise PipaError(f"the detail crop of HRDA is {detail}, not a multiple of 16", "detail")
+        super().__init__(
+            int(head.num_classes),  # type: ignore[arg-type]
+            mean=backbone.mean,
+            std=backbone.std,
+            window=window or 2 * detail,
+            stride=stride or detail,
+            chunk=chunk,
+        )
+        self.backbone, self.head, self.attention_head = backbone, head, attention_head
+        self.detail, self.detail_weight, self.detail_chunk = detail, detail_weight, detail_chunk
+
+    def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
+        """Fused logits of the whole and logits of one random detail crop, with their features.
+
+        Args:
+            image: Training crops; h and w are multiples of 8.
+
+        Raises:
+            PipaError: They are not.
+        """
+        height, width = image.shape[-2:]
+        if height % COARSE or width % COARSE:
+            raise PipaError(
+                f"HRDA trains on crops whose sides are multiples of {COARSE}, got {height}x{width}",
+                remedy="Change the crop.",
+            )
+        box = self._draw_box(height, width)
+        image = self.normalise(image)
+        context = self.backbone(_halve(image))
+        detail = self.backbone(image[..., *box])
+        coarse, fine = self.head(context), self.head(detail)
+        fused = _fuse(coarse, fine, self.attention_head(context).sigmoid(), box)
+        outputs = [
+            Output(fused, whole(image), 1 - self.detail_weight),
+            Output(fine, box, self.detail_weight),
+        ]
+        return Prediction(outputs, View(context, whole(image)), View(detail, box))
+
+    def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
+        """The view of the whole image at half size."""
+        return View(self.backbone(_halve(self.normalise(image))), whole(image))
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+        """Logits at the input's size; overlapping detail windows cover all of it.
+
+        The border is repeated where the sides are no multiples of 8, or shorter than 64.
+        """
+        height, width = image.shape[-2:]
+        image = self.normalise(enlarge(image, least=2 * LEAST, multiple=COARSE))
+        context = self.backbone(_halve(image))
+        coarse, attention = self.head(context), self.attention_head(context).sigmoid()
+        fine = average_windows(
+            lambda crops: self.head(self.backbone(crops)),
+            image,
+            window=self.detail,
+            stride=self.detail // 2,
+            chunk=None if self.training else self.detail_chunk,
+            cell=FINE,
+        )
+        fused = _fuse(coarse, fine, attention, whole(image))
+        logits = F.interpolate(fused, image.shape[-2:], mode="bilinear")
+        return logits[..., :height, :width]
+
+    def _draw_box(self, height: int, width: int) -> Box:
+        """A detail crop, uniform over all places on the grid of the context's logits."""
+        spans = []
+        for length in (height, width):
+            size = min(self.detail, length)
+            places = (length - size) // COARSE + 1
+            start = COARSE * int(torch.randint(places, (), generator=self.generator))
+            spans.append(slice(start, start + size))
+        return Box(*spans)
+
+
+def _halve(image: Tensor) -> Tensor:
+    return F.interpolate(image, scale_factor=0.5, mode="bilinear")
+
+
+def _fuse(
+    coarse: Float[Tensor, "b k h w"],
+    fine: Float[Tensor, "b k s t"],
+    attention: Float[Tensor, "b a h w"],
+    box: Box,
+) -> Float[Tensor, "b k H W"]:
+    """Up((1 - a) z_context) + Up(a) z_detail, where `a` is 0 outside the detail's box.
+
+    Args:
+        coarse: Logits of the context.
+        fine: Logits of the box, on a grid twice as fine.
+        attention: a, in [0, 1]; for each class, or one for all.
+        box: Where `fine` lies, in pixels of the input.
+    """
+    inside = torch.zeros_like(attention[:1, :1])
+    inside[..., *shrink(box, COARSE)] = 1
+    attention = attention * inside
+    size = [2 * side for side in coarse.shape[-2:]]
+    fused = F.interpolate((1 - attention) * coarse, size, mode="bilinear")
+    place = shrink(box, FINE)
+    fused[..., *place] += F.interpolate(attention, size, mode="bilinear")[..., *place] * fine
+    return fused

@@ -1,0 +1,68 @@
+"""What holds the design in place: who imports whom, how long a file is, what `--help` loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipa
+
+SOURCE = Path(pipa.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+ALLOWED = {
+    "data": {"data", "batch", "errors"},
+    "models": {"models", "batch", "errors"},
+    "losses": {"losses", "batch", "errors"},
+    "uda": {"uda", "data", "models", "losses", "evaluate", "batch", "errors"},
+    "evaluate": {"evaluate", "data", "models", "batch", "errors"},
+    "deploy": {"deploy", "models", "data", "batch", "errors"},
+    "interop": {"interop", "models", "data", "batch", "errors"},
+}
+# A .pth is loaded through interop, on the function's own call.
+EXCEPTIONS = {("models/hub.py", "interop")}
+
+
+def imported(file: Path) -> set[str]:
+    """The second word of every `pipa.WORD...` that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("pipa.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_go_one_way(file):
+    name = str(file.relative_to(SOURCE))
+    folder = name.split("/")[0]
+    if folder in ALLOWED:
+        found = {word for word in imported(file) if (name, word) not in EXCEPTIONS}
+        assert found <= ALLOWED[folder]
+    if name != "__main__.py":
+        assert "cli" not in imported(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_a_file_fits_in_the_head(file):
+    assert len(file.read_text().splitlines()) <= 400
+
+
+def test_help_loads_neither_torch_nor_lightning():
+    code = (
+        "import sys, pipa.cli\n"
+        "try: pipa.cli.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert not {'torch', 'lightning', 'cv2'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pipa train" in done.stdout
+
+
+def test_every_public_name_is_there_and_explained():
+    for name in pipa.__all__:
+        assert getattr(pipa, name).__doc__
