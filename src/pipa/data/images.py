@@ -17,7 +17,7 @@ from jaxtyping import Integer, UInt8
 from pipa.errors import PipaError
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .jp2 .jpeg .jpg .pbm .pgm .png .ppm .sr .tif .tiff .webp".split()
+    [".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
 """What counts as an image in a folder (lower case)."""
 LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff"])

@@ -42,6 +42,12 @@ class LabelSpace:
         """How many classes there are, k."""
         return len(self.names)
 
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Classes of countable objects, by the Cityscapes classes they group (DAFormer's L_FD)."""
+        groups = enumerate(self.cityscapes)
+        return tuple(i for i, group in groups if group and set(group) <= _THINGS)
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -194,6 +200,7 @@ CITYSCAPES = LabelSpace(
     cityscapes=tuple((i,) for i in range(19)),
 )
 """The 19 classes that Cityscapes scores, in the order of its train ids."""
+_THINGS = {6, 7, 11, 12, 13, 14, 15, 16, 17, 18}
 SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 """Train ids that SYNTHIA -> Cityscapes is scored on: without terrain, truck, train."""
 SYNTHIA13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)

@@ -84,17 +84,17 @@ def named(names: tuple[str, ...], origin: str) -> ClassTable:
     return ids_table(LabelSpace(names, distinct_colours(len(names))), origin)
 
 
-def no_table(root: Path, found: list[int]) -> PipaError:
+def no_table(root: Path, found: list[str]) -> PipaError:
     """What to say about labels that nobody named.
 
     Args:
         root: The data set's folder.
-        found: Ids that its first label files hold.
+        found: Ids, or colours, that its first label files hold.
     """
-    ids = ", ".join(map(str, found[:20]))
+    ids = ", ".join(found[:20])
     names = ",".join(f"name{i}" for i in range(max(2, len(found))))
     return PipaError(
-        f"no class table; its label files hold the ids {ids}",
+        f"no class table; its label files hold {ids}",
         root,
         f"Write {root / FILE} with one line per id, `0: {{name: road, color: [128, 64, 128]}}`, or "
         f'give the names, `--data.classes "{names}"`.',

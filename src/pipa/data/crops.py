@@ -1,0 +1,192 @@
+"""Where crops lie, and cutting them out: resize, crop and mirror image and label alike.
+
+A position is a corner (top, left) in the image *as resized*; only the region that a crop needs is
+resized. The papers' rules: DAFormer and HRDA for the source, PiPa for the overlapping pair.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from pipa.batch import IGNORE_INDEX
+
+Size = tuple[int, int]
+"""Height and width."""
+Corner = tuple[int, int]
+"""Top and left."""
+Crop = tuple[Corner, UInt8[np.ndarray, "y x"]]
+"""Where a crop is cut, and its label."""
+
+ATTEMPTS = 10  # further draws, of `cat_max_ratio` (mmseg) and of rare classes (DAFormer)
+_FILL = (124, 116, 104)  # padding: ImageNet's mean, so that it is 0 after normalisation
+
+
+def fit_size(size: Size, bounds: Size | None) -> Size:
+    """Size of an image scaled to fit into `bounds`, ratio kept; None keeps the size.
+
+    Longer side to longer, shorter to shorter: `bounds` may be given in either order (mmcv's
+    `rescale_size`).
+    """
+    if bounds is None:
+        return size
+    scale = min(max(bounds) / max(size), min(bounds) / min(size))
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def draw_corner(rng: np.random.Generator, size: Size, crop: Size) -> Corner:
+    """A corner uniformly among those whose crop lies within an image of `size`."""
+    top = int(rng.integers(max(size[0] - crop[0], 0) + 1))
+    return top, int(rng.integers(max(size[1] - crop[1], 0) + 1))
+
+
+def pick_varied(draw: Callable[[], Crop], most: float) -> Crop:
+    """Draw crops until no class has more than `most` of the labelled pixels.
+
+    The crop after `ATTEMPTS` refusals is taken as it is (mmseg's `RandomCrop`). A crop with a
+    single class is refused, unless `most` is 1.
+
+    Args:
+        draw: Gives a corner, and the label of the crop there.
+        most: Greatest share of one class (papers: 0.75).
+    """
+    for _ in range(ATTEMPTS):
+        corner, label = draw()
+        if most >= 1:
+            return corner, label
+        counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
+        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < most:
+            return corner, label
+    return draw()
+
+
+def cut_image(
+    image: UInt8[np.ndarray, "h w 3"], size: Size, corner: Corner, crop: Size
+) -> UInt8[np.ndarray, "y x 3"]:
+    """A crop of the image as resized bilinearly to `size`, without resizing the rest.
+
+    It is the crop of the whole resized image, but for a shift of less than 1/32 source pixel. Where
+    the resized image is smaller than `crop`, the crop is smaller, too: see `pad`.
+    """
+    if size == image.shape[:2]:
+        return image[corner[0] : corner[0] + crop[0], corner[1] : corner[1] + crop[1]]
+    top, above, rows = _region(image.shape[0], size[0], corner[0], crop[0])
+    left, before, columns = _region(image.shape[1], size[1], corner[1], crop[1])
+    factors = size[1] / image.shape[1], size[0] / image.shape[0]
+    part = cv2.resize(image[top:rows, left:columns], None, fx=factors[0], fy=factors[1])
+    return np.asarray(part[above : above + crop[0], before : before + crop[1]])
+
+
+def cut_label(
+    label: UInt8[np.ndarray, "h w"], size: Size, corner: Corner, crop: Size
+) -> UInt8[np.ndarray, "y x"]:
+    """A crop of the label as resized to `size`, each pixel the nearest one's (OpenCV's rule)."""
+    if size == label.shape:
+        return label[corner[0] : corner[0] + crop[0], corner[1] : corner[1] + crop[1]]
+    rows = _nearest(label.shape[0], size[0], corner[0], crop[0])
+    columns = _nearest(label.shape[1], size[1], corner[1], crop[1])
+    return np.asarray(label[rows].take(columns, axis=1))
+
+
+def cut_valid(
+    margins: tuple[int, int, int, int], source: Size, size: Size, corner: Corner, crop: Size
+) -> Bool[np.ndarray, "y x"]:
+    """Where a crop may be trusted: off the margins of the image that it was cut from.
+
+    Args:
+        margins: Top, bottom, left, right, in pixels of the image before resizing (HRDA, PiPa:
+            30, 240, 30, 30 for Cityscapes' bonnet and rectified borders).
+        source: The image's size before resizing.
+        size: And after.
+        corner: The crop's, in the resized image.
+        crop: The crop's size.
+    """
+    rows = _nearest(source[0], size[0], corner[0], crop[0])
+    columns = _nearest(source[1], size[1], corner[1], crop[1])
+    down = (rows >= margins[0]) & (rows < source[0] - margins[1])
+    across = (columns >= margins[2]) & (columns < source[1] - margins[3])
+    return np.asarray(down[:, None] & across)
+
+
+def pad_image(image: UInt8[np.ndarray, "h w 3"], crop: Size) -> UInt8[np.ndarray, "y x 3"]:
+    """Fill up to the crop's size, below and to the right, with ImageNet's mean colour."""
+    down, right = (max(0, want - have) for want, have in zip(crop, image.shape[:2], strict=True))
+    if not (down or right):
+        return image
+    return np.asarray(
+        cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT, value=_FILL)
+    )
+
+
+def pad_plane(plane: np.ndarray, crop: Size, value: int) -> np.ndarray:
+    """Fill a label or a mask up to the crop's size with `value`."""
+    down, right = (max(0, want - have) for want, have in zip(crop, plane.shape, strict=True))
+    if not (down or right):
+        return plane
+    return np.pad(plane, ((0, down), (0, right)), constant_values=value)
+
+
+def draw_pair(
+    rng: np.random.Generator, size: Size, crop: Size, iou: tuple[float, float], stride: int
+) -> tuple[Corner, Corner] | None:
+    """Corners of two crops that overlap, uniformly over all pairs that meet the bounds.
+
+    Args:
+        rng: Decides.
+        size: Size of the image.
+        crop: Size of both crops.
+        iou: Least and greatest intersection over union of the two (release: 0.1 and 1).
+        stride: The corners differ by multiples of it (release: 8).
+
+    Returns:
+        The two corners; None where no pair meets the bounds.
+    """
+    shifts, ways = _shifts(size, crop, iou, stride)
+    if not len(ways):
+        return None
+    chosen = int(np.searchsorted(ways, rng.integers(ways[-1]), side="right"))
+    (down, right), room = shifts[chosen].tolist(), (size[0] - crop[0], size[1] - crop[1])
+    top = int(rng.integers(room[0] - abs(down) + 1)) - min(down, 0)
+    left = int(rng.integers(room[1] - abs(right) + 1)) - min(right, 0)
+    return (top, left), (top + down, left + right)
+
+
+@lru_cache(maxsize=256)
+def _shifts(
+    size: Size, crop: Size, iou: tuple[float, float], stride: int
+) -> tuple[Int[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
+    """Shifts from the first crop to the second within the bounds, and how many pairs up to each."""
+    reach = [(have - want) // stride for have, want in zip(size, crop, strict=True)]
+    if min(reach) < 0:
+        return np.empty((0, 2), int), np.empty(0, int)
+    steps = [stride * np.arange(-n, n + 1) for n in reach]
+    shifts = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 2)
+    overlap = np.prod(np.maximum(np.array(crop) - abs(shifts), 0), axis=1)
+    share = overlap / (2 * crop[0] * crop[1] - overlap)
+    shifts = shifts[(share >= iou[0]) & (share <= iou[1]) & (overlap > 0)]
+    ways = np.prod(np.array(size) - np.array(crop) - abs(shifts) + 1, axis=1)
+    return shifts, np.cumsum(ways)
+
+
+def _nearest(length: int, resized: int, start: int, count: int) -> Int[np.ndarray, " n"]:
+    """Source index of the pixels `start .. start + count` of a resized axis."""
+    places = np.arange(start, min(start + count, resized))
+    nearest = np.floor(places * (1 / (resized / length))).astype(int)
+    return np.asarray(np.minimum(nearest, length - 1))
+
+
+def _region(length: int, resized: int, start: int, count: int) -> tuple[int, int, int]:
+    """First and last source pixel to resize, and how many resized pixels too many come first.
+
+    Resizing a part begins its sampling grid at the part's first pixel. So the part begins at one of
+    the 64 resized pixels before `start` that falls best onto the edge of a source pixel.
+    """
+    scale = length / resized
+    before = np.arange(max(0, start - 64), start + 1)
+    edges = before * scale
+    best = int(np.argmin(abs(edges - edges.round())[::-1]))
+    first = round((start - best) * scale)
+    last = first + int(np.ceil((best + count) * scale)) + 2
+    return first, best, min(last, length)

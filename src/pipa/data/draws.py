@@ -1,0 +1,283 @@
+"""The random crops of one training item, from full images.
+
+A draw is a pure function of (seed, stream, number): the same for any number of workers and
+processes, and for every method. Images stay uint8 until they are on the device.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from pipa.batch import IGNORE_INDEX
+from pipa.data import crops
+from pipa.data.crops import Corner, Crop, Size
+from pipa.data.dataset import Sample, Segmentation
+from pipa.data.rare_classes import RareClasses
+from pipa.errors import PipaError
+
+Margins = tuple[int, int, int, int]
+"""Rows and columns at the top, bottom, left and right."""
+
+_GIVE_UP = 100  # faults in a row after which skipping makes no sense
+
+
+class SourceDraw(NamedTuple):
+    """A labelled crop."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    label: UInt8[np.ndarray, "h w"]
+
+
+class View(NamedTuple):
+    """An unlabelled crop and where it may be trusted."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    valid: Bool[np.ndarray, "h w"]
+
+
+class PairDraw(NamedTuple):
+    """Two overlapping crops, each mirrored or not; see `pipa.batch.CropPair`."""
+
+    first: View
+    second: View
+    shift: tuple[int, int]
+    flipped: tuple[bool, bool]
+
+
+class TargetDraw(NamedTuple):
+    """A crop of a target image, and perhaps two more that overlap."""
+
+    view: View
+    pair: PairDraw | None
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How crops are cut.
+
+    Args:
+        crop: Height and width.
+        resize: Scale each image to fit into this first; None: as it is.
+        pad: Fill up images smaller than the crop, instead of refusing them.
+    """
+
+    crop: Size
+    resize: Size | None = None
+    pad: bool = False
+
+    def fit(self, sample: Sample, scale: float = 1.0) -> Size:
+        """Size of an image after resizing.
+
+        Raises:
+            PipaError: The crop is larger than that.
+        """
+        before = sample.image.shape[:2]
+        height, width = crops.fit_size(before, self.resize)
+        size = round(height * scale), round(width * scale)
+        if not self.pad and (size[0] < self.crop[0] or size[1] < self.crop[1]):
+            resized = "" if size == before else " after resizing"
+            raise PipaError(
+                f"the crop of {self.crop[0]}x{self.crop[1]} is larger than the image, "
+                f"{size[0]}x{size[1]}{resized} (rows x columns)",
+                sample.path,
+                "Choose a smaller crop, or set `pad: true`.",
+            )
+        return size
+
+
+@dataclass(frozen=True)
+class SourceCrops:
+    """Draws labelled crops of the source.
+
+    Args:
+        images: The source.
+        cutting: The crops' geometry.
+        most: No class may have more than this share of a crop (papers: 0.75).
+        rare: Rare class sampling; None: each image is equally likely.
+        least: The rare class must have more than this times its `min_pixels` in the crop.
+    """
+
+    images: Segmentation
+    cutting: Cutting
+    most: float = 0.75
+    rare: RareClasses | None = None
+    least: float = 0.5
+
+    def draw(self, rng: np.random.Generator) -> SourceDraw:
+        """Choose an image, a crop of it, and its mirroring."""
+        wanted, needed = None, 0.0
+        if self.rare is None:
+            index = int(rng.integers(len(self.images)))
+        else:
+            index, wanted, pixels = self.rare.draw(rng)
+            needed = pixels * self.least
+        sample = self.images.load(index)
+        assert sample.label is not None, "the source has labels"
+        label, size, crop = sample.label, self.cutting.fit(sample), self.cutting.crop
+
+        def somewhere() -> Crop:
+            corner = crops.draw_corner(rng, size, crop)
+            return corner, crops.cut_label(label, size, corner, crop)
+
+        for _ in range(1 + crops.ATTEMPTS):
+            corner, part = crops.pick_varied(somewhere, self.most)
+            if wanted is None or np.count_nonzero(part == wanted) > needed:
+                break
+        image = crops.pad_image(crops.cut_image(sample.image, size, corner, crop), crop)
+        part = crops.pad_plane(part, crop, IGNORE_INDEX)
+        flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
+        return SourceDraw(image[:, flip], part[:, flip])
+
+
+@dataclass(frozen=True)
+class PairCutting:
+    """How the two overlapping crops of a target image are cut.
+
+    Args:
+        crop: Height and width of both.
+        iou: Bounds of their intersection over union.
+        stride: Their corners differ by multiples of it.
+        scale: Bounds of a factor on the target's size, drawn for each image.
+    """
+
+    crop: Size
+    iou: tuple[float, float] = (0.1, 1.0)
+    stride: int = 8
+    scale: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TargetCrops:
+    """Draws unlabelled crops of the target.
+
+    Args:
+        images: The target.
+        cutting: The crops' geometry.
+        pair: Geometry of the overlapping pair, cut from the same decoded image; None: no pair.
+        margins: Pixels of the image at its edges that may not be trusted.
+        crop_margins: Rows and columns of each crop that may not be trusted, wherever it lies.
+    """
+
+    images: Segmentation
+    cutting: Cutting
+    pair: PairCutting | None = None
+    margins: Margins = (0, 0, 0, 0)
+    crop_margins: Margins = (0, 0, 0, 0)
+
+    def draw(self, rng: np.random.Generator) -> TargetDraw:
+        """Choose an image, a crop of it, and the pair."""
+        sample = self.images.load(int(rng.integers(len(self.images))))
+        size, crop = self.cutting.fit(sample), self.cutting.crop
+        corner = crops.draw_corner(rng, size, crop)
+        view = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
+        top, bottom, left, right = self.crop_margins
+        valid = view.valid.copy()
+        valid[:top] = valid[crop[0] - bottom :] = False
+        valid[:, :left] = valid[:, crop[1] - right :] = False
+        view = View(view.image, valid)
+        return TargetDraw(view, None if self.pair is None else self._pair(rng, sample, self.pair))
+
+    def _pair(self, rng: np.random.Generator, sample: Sample, how: PairCutting) -> PairDraw:
+        """Cut both crops from one resized region, so that their overlap is equal to the bit."""
+        scale = float(rng.uniform(*how.scale))
+        crop = how.crop
+        size = Cutting(crop, self.cutting.resize, self.cutting.pad).fit(sample, scale)
+        room = max(size[0], crop[0]), max(size[1], crop[1])
+        corners = crops.draw_pair(rng, room, crop, how.iou, how.stride)
+        if corners is None:
+            raise PipaError(
+                f"no two crops of {crop[0]}x{crop[1]} overlap by an IoU of {how.iou[0]} to "
+                f"{how.iou[1]} in an image of {size[0]}x{size[1]}",
+                sample.path,
+                "Widen `pair_iou`, or choose a smaller `pair_crop`.",
+            )
+        corner = min(c[0] for c in corners), min(c[1] for c in corners)
+        around = (
+            max(c[0] for c in corners) + crop[0] - corner[0],
+            max(c[1] for c in corners) + crop[1] - corner[1],
+        )
+        both = self._cut(sample, size, corner, around, around)
+        flips = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+        first, second = (
+            _flip(_part(both, (c[0] - corner[0], c[1] - corner[1]), crop), flip)
+            for c, flip in zip(corners, flips, strict=True)
+        )
+        shift = corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]
+        return PairDraw(first, second, shift, flips)
+
+    def _cut(self, sample: Sample, size: Size, corner: Corner, crop: Size, full: Size) -> View:
+        image = crops.cut_image(sample.image, size, corner, crop)
+        before = sample.image.shape[:2]
+        valid = crops.cut_valid(self.margins, before, size, corner, crop)
+        return View(crops.pad_image(image, full), crops.pad_plane(valid, full, 0))
+
+
+def _part(view: View, corner: Corner, crop: Size) -> View:
+    place = slice(corner[0], corner[0] + crop[0]), slice(corner[1], corner[1] + crop[1])
+    return View(view.image[place], view.valid[place])
+
+
+def _flip(view: View, flip: bool) -> View:
+    return View(view.image[:, ::-1], view.valid[:, ::-1]) if flip else view
+
+
+Drawn = TypeVar("Drawn", SourceDraw, TargetDraw, covariant=True)
+
+
+class Drawing(Protocol[Drawn]):
+    """What draws one thing with a generator."""
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Draw it."""
+
+
+class Item(NamedTuple):
+    """One item of a batch, and the files that were skipped on the way."""
+
+    source: SourceDraw
+    target: TargetDraw | None
+    skipped: list[PipaError]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Item i: draw i of the source and draw i of the target, each from a stream of its own.
+
+    Args:
+        source: Draws the source.
+        target: Draws the target; None: no target.
+        seed: Of both streams.
+        on_error: "stop": a faulty file ends the run. "skip": it is left out, and reported.
+    """
+
+    source: SourceCrops
+    target: TargetCrops | None
+    seed: int
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def __getitem__(self, number: int) -> Item | PipaError:
+        """The item; or the fault, as a value: it shall leave the worker's process unharmed."""
+        skipped: list[PipaError] = []
+        try:
+            source = self._draw(self.source, np.random.default_rng([self.seed, 0, number]), skipped)
+            target = None
+            if self.target is not None:
+                rng = np.random.default_rng([self.seed, 1, number])
+                target = self._draw(self.target, rng, skipped)
+        except PipaError as error:
+            return error
+        return Item(source, target, skipped)
+
+    def _draw(
+        self, what: Drawing[Drawn], rng: np.random.Generator, skipped: list[PipaError]
+    ) -> Drawn:
+        for _ in range(_GIVE_UP):
+            try:
+                return what.draw(rng)
+            except PipaError as error:
+                if self.on_error == "stop":
+                    raise
+                skipped.append(error)
+        raise skipped[-1]

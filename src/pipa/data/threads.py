@@ -1,0 +1,31 @@
+"""The same work on every file of a data set, over all cores, with a progress bar."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+Result = TypeVar("Result")
+
+
+def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterator[Result]:
+    """Results of `work(0) .. work(count - 1)`, in order; with a progress bar on a terminal.
+
+    Threads are enough, since OpenCV reads and counts without Python's lock, and they need neither
+    a main guard nor copies of the data set.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            yield from track(
+                pool.map(work, range(count)),
+                description=title,
+                total=count,
+                console=Console(stderr=True),
+                transient=True,
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
