@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +19,7 @@ from pipa.models.checkpoint import build_with, read_checkpoint
 from pipa.models.daformer import DAFormerHead
 from pipa.models.encoder_decoder import EncoderDecoder
 from pipa.models.fpn import FPNHead
+from pipa.models.hrda import HRDA
 from pipa.models.segmenter import Legend, Segmenter
 from pipa.models.small import small
 
@@ -31,9 +32,14 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "small": small,
 }
 HEADS: dict[str, Callable[..., nn.Module]] = {"daformer": DAFormerHead, "fpn": FPNHead}
+ATTENTION: dict[str, dict[str, Any]] = {"daformer": {"dilations": None}, "fpn": {}}
+"""What HRDA's attention head has other than the head itself."""
+HRDA_HEAD = {"small": "fpn"}
+"""Heads in HRDA; DAFormer's for all other backbones."""
 SHORT = {"small": "fpn_small"}
 
 
+@runtime_checkable
 class Labels(Protocol):
     """What is known of the classes; `pipa.LabelSpace` and `Legend` both are."""
 
@@ -65,7 +71,8 @@ def create_segmenter(
             None: random.
         backbone: Arguments of the backbone: `drop_path` of MiT, or `settings` of an earlier one.
         head: Arguments of the head: `width`, `dropout`.
-        **options: Arguments of the segmenter: `window`, `stride`, `chunk`; of HRDA also `detail`.
+        **options: Arguments of the segmenter: `window`, `stride`, `chunk`; of HRDA also `detail`,
+            `detail_weight`, `detail_chunk`.
 
     Raises:
         PipaError: The name or an option is not known, or the weights cannot be had.
@@ -75,8 +82,17 @@ def create_segmenter(
     if pretrained is not None:
         given["pretrained"] = pretrained
     body = _call(BACKBONES[encoder], given, f"the backbone of {name}")
-    top = _call(partial(HEADS[kind], body.channels, num_classes), head or {}, f"the head of {name}")
-    model: Segmenter = _call(partial(EncoderDecoder, body, top), options, name)
+    decoder = kind if kind in HEADS else HRDA_HEAD.get(encoder, "daformer")
+
+    def build_head(**fixed: Any) -> nn.Module:
+        make = partial(HEADS[decoder], body.channels, num_classes)
+        return _call(make, {**(head or {}), **fixed}, f"the head of {name}")
+
+    parts: list[nn.Module] = [build_head()]
+    if kind == "hrda":
+        parts.append(build_head(**ATTENTION[decoder]))
+    make = HRDA if kind == "hrda" else EncoderDecoder
+    model: Segmenter = _call(partial(make, body, *parts), options, name)
     model.config = {
         "name": name,
         "num_classes": num_classes,
@@ -89,10 +105,10 @@ def create_segmenter(
 
 def _parts(name: str) -> tuple[str, str]:
     kind, _, encoder = SHORT.get(name, name).partition("_")
-    if kind not in HEADS or encoder not in BACKBONES:
+    if kind not in (*HEADS, "hrda") or encoder not in BACKBONES:
         raise PipaError(
             f"no network is called {name!r}",
-            remedy=f"A name is one of {', '.join(HEADS)}, then _, then one of "
+            remedy=f"A name is one of {', '.join(HEADS)}, hrda, then _, then one of "
             f"{', '.join(BACKBONES)}.",
         )
     return kind, encoder

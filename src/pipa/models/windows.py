@@ -5,7 +5,7 @@ The logits of overlapping windows are averaged (mmsegmentation@encoder_decoder.p
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ def _spans(length: int, window: int, stride: int) -> list[slice]:
     return [slice(start, start + window) for start in starts]
 
 
+@runtime_checkable
 class Windowed(Protocol):
     """A network that says in what windows it wants to see an image; every `Segmenter` does."""
 
