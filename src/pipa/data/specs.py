@@ -7,6 +7,7 @@
 """
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from rich.console import Console
+from rich.progress import Progress
 
 from pipa.data import files
 from pipa.data.files import Files
@@ -87,23 +90,45 @@ def streets_folder(settings: str = "") -> Path:
     Raises:
         PipaError: A setting is not known, or the cache cannot be written.
     """
+    from pipa.data import streets
+
+    known = inspect.signature(streets.write_streets).parameters.values()
+    options = {p.name: p.default for p in known if isinstance(p.default, int | float)}
+    options.pop("workers", None)  # makes no difference to the files
+    given = _options(settings)
+    if strange := set(given) - set(options):
+        raise PipaError(f"streets has no setting {strange.pop()}", remedy=f"{', '.join(options)}.")
+    options |= given
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    for module in sorted(Path(streets.__path__[0]).glob("*.py")):  # another generator, other files
+        digest.update(module.read_bytes())
+    path = cache_folder() / f"streets-{digest.hexdigest()[:12]}"
+    if not _is_whole(path):
+        _write_streets(path, options)
+    return path
+
+
+def _write_streets(path: Path, options: dict[str, Any]) -> None:
     from pipa.data.streets import write_streets
 
-    options = _options(settings)
-    key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
-    path = cache_folder() / f"streets-{key}"
-    if not (path / "classes.yaml").is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_streets(path, **options)
-        except PipaError:
-            if not (path / "classes.yaml").is_file():  # else another process was faster
-                raise
-        except TypeError as error:
-            raise PipaError(f"streets:{settings}: {error}") from error
-        except OSError as error:
-            raise PipaError(f"cannot be written ({error.strerror})", path) from error
-    return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("Drawing Streets, once", total=None)
+            write_streets(
+                path,
+                **options,
+                progress=lambda ready, of: bar.update(task, completed=ready, total=of),
+            )
+    except PipaError:
+        if not _is_whole(path):  # else another process was faster
+            raise
+    except OSError as error:
+        raise PipaError(f"cannot be written ({error.strerror})", path) from error
+
+
+def _is_whole(streets: Path) -> bool:
+    return (streets / "classes.yaml").is_file()
 
 
 def cache_folder() -> Path:
