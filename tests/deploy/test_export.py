@@ -66,12 +66,20 @@ def test_the_file_answers_as_the_network(tmp_path):
     assert json.loads(about["colours"]) == [list(colour) for colour in COLOURS]
 
 
+class FixedCount(Strongest):
+    """Its code depends on how many images there are, so that the tracer keeps that number."""
+
+    def forward(self, image):
+        return torch.cat([part * 2 for part in super().forward(image).chunk(2)])
+
+
 @with_extra
 @pytest.mark.parametrize(
     ("network", "message"),
     [
         (Random, "logits differ by .* from the original's"),
         (Branching, "Branching cannot be exported to ONNX"),
+        (FixedCount, "cannot run the exported network on two images and on one"),
     ],
 )
 def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, network, message):

@@ -126,11 +126,24 @@ class _Forward(nn.Module):
 def _difference(path: Path, image: Tensor, expected: Tensor) -> float:
     """Largest absolute difference, for two images together and for one alone."""
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images, truth = image.cpu().numpy(), expected.cpu().numpy()
-    together = session.run(["logits"], {"image": images})[0]
-    alone = session.run(["logits"], {"image": images[:1]})[0]
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        together = session.run(["logits"], {"image": images})[0]
+        alone = session.run(["logits"], {"image": images[:1]})[0]
+    except (
+        faults.Fail,
+        faults.InvalidArgument,
+        faults.InvalidGraph,
+        faults.NotImplemented,
+        faults.RuntimeException,
+    ) as error:
+        raise PipaError(
+            f"onnxruntime cannot run the exported network on two images and on one ({error})",
+            remedy="Nothing was written. Please report it together with `pipa doctor`.",
+        ) from error
     worst = max(float(np.abs(together - truth).max()), float(np.abs(alone - truth[:1]).max()))
     largest = float(np.abs(truth).max())
     if not worst <= LIMIT * max(largest, 1e-12):
