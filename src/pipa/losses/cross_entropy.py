@@ -1,10 +1,11 @@
-"""Cross entropy with a weight for each pixel: `L_ce^S` and `L_ce^T`."""
+"""Cross entropy with a weight for each pixel (PiPa, `L_ce^S` and `L_ce^T`)."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipa.batch import IGNORE_INDEX
+from pipa.losses.info_nce import at_least_float32
 
 
 def cross_entropy(
@@ -12,8 +13,23 @@ def cross_entropy(
     label: Int[Tensor, "b h w"],
     weight: Float[Tensor, "b h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over *all* pixels of weight times cross entropy; 255 counts in the mean as 0 (mmseg)."""
-    loss = F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="none")
+    """Sum of weight times cross entropy, divided by the number of *all* pixels.
+
+    Pixels of label 255 add nothing to the sum, but count in the divisor, and weights are not
+    normalised: so mmsegmentation 0.16 has it, on which DAFormer, HRDA and PiPa were trained
+    (mmsegmentation@mmseg/models/losses/cross_entropy_loss.py).
+
+    Args:
+        logits: One plane for each class.
+        label: Train ids in [0, k), or 255.
+        weight: Factor of each pixel, >= 0 (ClassMix: 1 on the source's pixels, q_T on the
+            target's); None is 1 everywhere.
+
+    Returns:
+        The loss; 0 with a gradient of 0 where no pixel has a label.
+    """
+    wide = at_least_float32(logits)
+    loss = F.cross_entropy(wide, label, ignore_index=IGNORE_INDEX, reduction="none")
     if weight is not None:
         loss = loss * weight
     return loss.mean()

@@ -1,10 +1,22 @@
-"""Patch-wise contrast between two overlapping crops of target images (PiPa, `L_Patch`)."""
+"""Patch-wise contrast between two overlapping crops of target images (PiPa, `L_Patch`).
+
+The same place seen in two crops is the positive; negatives are rows of a bank. Moving the second
+crop onto the first one's grid is here; the softmax is in `info_nce`; the projection head and the
+bank belong to `PatchTerm`.
+"""
+
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipa.batch import IGNORE_INDEX
+from pipa.losses.info_nce import at_least_float32, info_nce, scaled_similarity
+from pipa.losses.masked_mean import masked_mean
+
+FLOOR = 1e-8
+"""Added to the probability of a pair by the release: it bounds the loss of one pair by 18.4."""
 
 
 def patch_contrast(
@@ -19,57 +31,77 @@ def patch_contrast(
     temperature: float = 0.1,
     threshold: float = 0.9,
 ) -> Float[Tensor, ""]:
-    """Both directions."""
-    forth = one_way(
-        first,
-        second,
-        bank,
-        first_label,
-        bank_label,
-        (second_confidence > threshold) & (first_confidence < second_confidence),
-        temperature,
-    )
-    back = one_way(
-        second,
-        first,
-        bank,
-        second_label,
-        bank_label,
-        (first_confidence > threshold) & (second_confidence < first_confidence),
-        temperature,
-    )
-    return forth + back
+    """`L_Patch` of places that two crops share, in both directions, computed in float32.
+
+    At each place the less confident view learns from the more confident one, which is a constant
+    there. The functional form is that of the release (PiPa@mmseg/models/uda/dacs.py, which has it
+    from CAC, Lai et al., CVPR 2021); the paper's formula has no labels and no confidence.
+
+    Args:
+        first: Unit vectors of the places in the first crop.
+        second: Unit vectors of the same places in the second crop.
+        bank: Candidates for negatives, unit vectors; detached by the caller if they should be.
+        first_label: Pseudo-classes of the places in the first crop.
+        second_label: Pseudo-classes of the places in the second crop.
+        bank_label: Pseudo-classes of the bank's rows. Negatives are the rows of another class; a
+            row of 255 is never one.
+        first_confidence: Of the pseudo-classes, in [0, 1]; 0 where a place is not to be used.
+        second_confidence: The same of the second crop.
+        temperature: tau.
+        threshold: Confidence that the better view must have.
+
+    Returns:
+        Loss of the first crop plus loss of the second, each a mean over the places where that
+        crop learns; exactly 0 with a gradient of 0 where none does.
+    """
+    first_loss = one_way(first, second, bank, first_label, bank_label, temperature)
+    second_loss = one_way(second, first, bank, second_label, bank_label, temperature)
+    first_learns = (second_confidence > threshold) & (first_confidence < second_confidence)
+    second_learns = (first_confidence > threshold) & (second_confidence < first_confidence)
+    return masked_mean(first_loss, first_learns) + masked_mean(second_loss, second_learns)
 
 
 def one_way(
-    query: Tensor,
-    target: Tensor,
-    bank: Tensor,
-    label: Tensor,
-    bank_label: Tensor,
-    keep: Tensor,
+    query: Float[Tensor, "n d"],
+    goal: Float[Tensor, "n d"],
+    bank: Float[Tensor, "m d"],
+    label: Int[Tensor, " n"],
+    bank_label: Int[Tensor, " m"],
     temperature: float,
-) -> Tensor:
-    """Loss of `query` where `keep`."""
-    positive = (query * target.detach()).sum(1, keepdim=True) / temperature
-    other = query @ bank.T / temperature
+) -> Float[Tensor, " n"]:
+    """Loss of each place of `query`, drawn to `goal`, which does not move."""
+    query, goal = at_least_float32(query), at_least_float32(goal).detach()
+    positive = (query * goal).sum(dim=1, keepdim=True) / temperature
     is_negative = (label[:, None] != bank_label) & (bank_label != IGNORE_INDEX)
-    mass = other.masked_fill(~is_negative, -1e4).logsumexp(1, keepdim=True)
-    loss = (torch.logaddexp(positive, mass) - positive)[:, 0]
-    return (loss * keep).sum() / keep.sum().clamp(min=1)
+    loss = info_nce(positive, scaled_similarity(query, bank, temperature), is_negative)[:, 0]
+    floor = torch.full_like(loss, math.log(FLOOR))
+    return -torch.logaddexp(-loss, floor)
 
 
 def align(
     second: Float[Tensor, "b c h w"], shift: Int[Tensor, "b 2"], flipped: Bool[Tensor, "b 2"]
 ) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]]:
-    """The second view on the first one's grid *as stored*, and where it is seen."""
-    b, _, h, w = second.shape
-    y = torch.arange(h, device=second.device).expand(b, w, h).transpose(1, 2)
-    x = torch.arange(w, device=second.device).expand(b, h, w)
-    x = torch.where(flipped[:, 0, None, None], w - 1 - x, x)
-    y2, x2 = y - shift[:, 0, None, None], x - shift[:, 1, None, None]
-    seen = (y2 >= 0) & (y2 < h) & (x2 >= 0) & (x2 < w)
-    x2 = torch.where(flipped[:, 1, None, None], w - 1 - x2, x2)
-    place = (y2.clamp(0, h - 1) * w + x2.clamp(0, w - 1)).flatten(1)
+    """Bring the second crop's features to the grid of the first one, as the first is stored.
+
+    Args:
+        second: Features of the second crop, as it is stored.
+        shift: Rows and columns from the first crop's corner to the second's, in cells
+            (`CropPair.shift` over the stride).
+        flipped: Whether the first, and the second, crop is stored mirrored.
+
+    Returns:
+        The second crop's feature at each cell of the first, and whether the second sees that
+        place; where it does not, the feature is some other place's.
+    """
+    h, w = second.shape[-2:]
+    first_flipped, second_flipped = flipped[:, :, None, None].unbind(dim=1)
+    y = torch.arange(h, device=second.device)[None, :, None]
+    x = torch.arange(w, device=second.device)[None, None, :]
+    x = torch.where(first_flipped, w - 1 - x, x)  # now in the un-flipped first crop
+    y = y - shift[:, 0, None, None]
+    x = x - shift[:, 1, None, None]
+    seen = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    x = torch.where(second_flipped, w - 1 - x, x)
+    place = (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).flatten(1)
     moved = second.flatten(2).gather(2, place[:, None].expand(-1, second.shape[1], -1))
     return moved.view_as(second), seen

@@ -1,69 +1,106 @@
-"""Pixel-wise contrast on labelled source images (PiPa, `L_Pixel`)."""
+"""Pixel-wise contrast on labelled source images (PiPa, `L_Pixel`).
 
+Pixels of one class attract, of other classes repel, within the sampled anchors of a batch.
+Sampling is here; the softmax is in `info_nce`; the projection head belongs to `PixelTerm`.
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Generator, Tensor
 
-
-@dataclass
-class Anchors:
-    """Rows of the flattened grid that serve as anchors."""
-
-    index: Int[Tensor, " n"]
-    label: Int[Tensor, " n"]
-    valid: Bool[Tensor, " n"]
+from pipa.batch import IGNORE_INDEX
+from pipa.losses.info_nce import info_nce, scaled_similarity
+from pipa.losses.masked_mean import masked_mean
 
 
 def pixel_contrast(
     embeddings: Float[Tensor, "n v d"],
-    labels: Int[Tensor, " n"] | Float[Tensor, " n"],
+    labels: Real[Tensor, " n"],
     temperature: float = 0.1,
     base_temperature: float = 0.07,
 ) -> Float[Tensor, ""]:
-    """As the release computes it."""
-    n, v, _ = embeddings.shape
-    flat = embeddings.flatten(0, 1)
-    label = labels.repeat_interleave(v)
-    valid = torch.ones(n * v, dtype=torch.bool, device=flat.device)
-    return contrast_anchors(flat, label, valid, temperature=temperature) * (
-        temperature / base_temperature
-    )
+    """`L_Pixel` of groups of pixels, as the release computes it.
+
+    Source: PiPa@PiPa_DAFormer/mmseg/models/decode_heads/decode_head.py, which has it from
+    tfzhou/ContrastiveSeg. Groups of label 255 are left out (the release contrasts them).
+
+    Args:
+        embeddings: v unit vectors for each of n (image, class) groups.
+        labels: The class of each group.
+        temperature: tau.
+        base_temperature: The loss is multiplied by tau over this; the paper has no such factor.
+
+    Returns:
+        The loss; exactly 0 with a gradient of 0 where there is one class, or no pair, only.
+    """
+    rows = embeddings.flatten(0, 1)
+    label = labels.repeat_interleave(embeddings.shape[1])
+    everyone = torch.ones_like(label, dtype=torch.bool)
+    loss = contrast_anchors(rows, label, everyone, temperature=temperature)
+    return loss * (temperature / base_temperature)
 
 
 def contrast_anchors(
     rows: Float[Tensor, "n d"],
-    label: Int[Tensor, " n"] | Float[Tensor, " n"],
+    label: Real[Tensor, " n"],
     valid: Bool[Tensor, " n"],
     *,
     temperature: float = 0.1,
     similarity: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over anchors of the mean over their positives."""
-    logit = rows.float() @ rows.float().T / temperature
+    """`L_Pixel` of anchors, each a positive or a negative of every other; computed in float32.
+
+    The mean over anchors of the mean over an anchor's positives of the loss of the pair.
+
+    Args:
+        rows: A unit vector for each anchor.
+        label: The class of each anchor; 255 never counts.
+        valid: False for rows that only fill up the tensor.
+        temperature: tau.
+        similarity: Share of an anchor's positives, the least similar ones, and of its negatives,
+            the most similar ones, that count: the paper's rule is 0.1. None: all, as the release.
+
+    Returns:
+        The loss; exactly 0 with a gradient of 0 where there is one class, or no pair, only.
+    """
+    logits = scaled_similarity(rows, rows, temperature)
+    valid = valid & (label != IGNORE_INDEX)
     both = valid[:, None] & valid
     same = label[:, None] == label
-    eye = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    positive, negative = both & same & ~eye, both & ~same
+    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    positive, negative = both & same & ~itself, both & ~same
     if similarity is not None:
-        positive = extreme(logit.detach(), positive, similarity, largest=False)
-        negative = extreme(logit.detach(), negative, similarity, largest=True)
-    mass = logit.masked_fill(~negative, -1e4).logsumexp(1, keepdim=True)
-    loss = torch.logaddexp(logit, mass) - logit
-    count = positive.sum(1)
-    each = (loss * positive).sum(1) / count.clamp(min=1)
-    useful = (count > 0) & negative.any(1)
-    return (each * useful).sum() / useful.sum().clamp(min=1)
+        positive = highest(-logits.detach(), positive, similarity)
+        negative = highest(logits.detach(), negative, similarity)
+
+    loss = info_nce(logits, logits, negative)
+    positives = positive.sum(dim=1)
+    of_anchor = (loss * positive).sum(dim=1) / positives.clamp(min=1)
+    return masked_mean(of_anchor, positives > 0)
 
 
-def extreme(
-    logit: Tensor, mask: Bool[Tensor, "n m"], share: float, *, largest: bool
+def highest(
+    value: Float[Tensor, "n m"], mask: Bool[Tensor, "n m"], share: float
 ) -> Bool[Tensor, "n m"]:
-    """The `share` of largest or smallest of each row's masked entries."""
-    key = (logit if largest else -logit).masked_fill(~mask, -torch.inf)
-    rank = key.argsort(1, descending=True).argsort(1)
-    return mask & (rank < (mask.sum(1, keepdim=True) * share).ceil())
+    """The highest `share` of the masked entries of each row, rounded up; all that tie with them."""
+    wanted = (mask.sum(dim=1, keepdim=True) * share).ceil().long()
+    columns = min(math.ceil(value.shape[1] * share), value.shape[1])
+    best = value.masked_fill(~mask, -torch.inf).topk(columns, dim=1).values
+    least = best.gather(1, (wanted - 1).clamp(min=0))
+    return mask & (value >= least)
+
+
+@dataclass
+class Anchors:
+    """A fixed number of pixels of a batch: rows of `embedding` flattened to (b h w, d)."""
+
+    index: Int[Tensor, " n"]
+    label: Int[Tensor, " n"]
+    valid: Bool[Tensor, " n"]
+    """False for rows that only fill up the tensor; their index and label mean nothing."""
 
 
 def sample_anchors(
@@ -73,31 +110,82 @@ def sample_anchors(
     num_classes: int,
     per_class: int = 100,
     total: int = 1024,
+    min_pixels: int = 1,
     generator: Generator | None = None,
 ) -> Anchors:
-    """Up to `per_class` of each class of each image, `total` in all; half hard, half easy."""
+    """Draw anchors of each class of each image: half where the decoder errs, half where not.
+
+    Every (image, class) group gets as many: `per_class`, or its share of `total`. Where a group
+    has too few pixels of one half, the other half fills up (PiPa's release, from
+    tfzhou/ContrastiveSeg; there the halves follow a classifier that is never trained). Nothing
+    here waits for the device: the number of rows does not depend on what is in the images.
+
+    Args:
+        label: Train ids in [0, num_classes) on the embedding's grid; 255 is never drawn.
+        prediction: The trained decoder's classes there; None: no halves, anywhere in the class.
+        num_classes: Number of classes.
+        per_class: Anchors of one class of one image at most (release: 100).
+        total: Anchors at most (release: 1024).
+        min_pixels: Groups with fewer pixels are left out (release: 101; it takes groups of one
+            size only).
+        generator: Of the labels' device.
+    """
+    key = torch.rand(label.shape, generator=generator, device=label.device)
+    return first_anchors(
+        label,
+        prediction,
+        key,
+        num_classes=num_classes,
+        per_class=per_class,
+        total=total,
+        min_pixels=min_pixels,
+    )
+
+
+def first_anchors(
+    label: Int[Tensor, "b h w"],
+    prediction: Int[Tensor, "b h w"] | None,
+    key: Real[Tensor, "b h w"],
+    *,
+    num_classes: int,
+    per_class: int,
+    total: int,
+    min_pixels: int,
+) -> Anchors:
+    """What `sample_anchors` draws when it takes the pixels with the smallest `key` first.
+
+    The anchors come sorted by image, class, first hard then easy, key.
+    """
     b = label.shape[0]
-    flat = label.flatten(1)
-    key = torch.rand(flat.shape, generator=generator, device=flat.device)
-    if prediction is not None:
-        hard = prediction.flatten(1) != flat
-    else:
-        hard = torch.zeros_like(flat, dtype=torch.bool)
-    index, which, valid, weight = [], [], [], []
-    base = torch.arange(b, device=flat.device)[:, None] * flat.shape[1]
-    for c in range(num_classes):
-        mine = flat == c
-        # rank inside hard and easy, interleaved
-        k = key.masked_fill(~mine, 9.0)
-        if prediction is not None:
-            k_hard = k.masked_fill(~hard, 9.0).argsort(1).argsort(1)
-            k_easy = k.masked_fill(hard, 9.0).argsort(1).argsort(1)
-            k = torch.where(hard, k_hard, k_easy).float().masked_fill(~mine, 1e9) + key * 0.5
-        _, at = k.topk(min(per_class, k.shape[1]), dim=1, largest=False)
-        index.append((at + base).flatten())
-        valid.append(mine.gather(1, at).flatten())
-        which.append(torch.full_like(index[-1], c))
-    index_, which_, valid_ = torch.cat(index), torch.cat(which), torch.cat(valid)
-    order = torch.rand(len(index_), generator=generator, device=flat.device) + ~valid_ * 2.0
-    keep = order.argsort()[:total]
-    return Anchors(index_[keep], which_[keep], valid_[keep])
+    known = label != IGNORE_INDEX
+    image = torch.arange(b, device=label.device)[:, None, None]
+    group = (image * num_classes + label).where(known, b * num_classes).flatten()
+    hard = torch.zeros_like(known) if prediction is None else prediction != label
+    half = group * 2 + ~hard.flatten()
+
+    size = torch.zeros(2 * b * num_classes + 2, dtype=torch.long, device=label.device)
+    size.scatter_add_(0, half, torch.ones_like(half))
+    quota = quotas(size[:-2].view(-1, 2), per_class, total, min_pixels).flatten()
+    quota = torch.cat([quota, quota.new_zeros(2)])  # none of 255
+
+    order = key.flatten().argsort(stable=True)
+    order = order[half[order].argsort(stable=True)]
+    half = half[order]
+    rank = torch.arange(len(order), device=label.device) - (size.cumsum(0) - size)[half]
+    taken = rank < quota[half]
+    front = (~taken).to(torch.uint8).argsort(stable=True)[:total]
+    index = order[front]
+    return Anchors(index, label.flatten()[index], taken[front])
+
+
+def quotas(
+    size: Int[Tensor, "g 2"], per_class: int, total: int, min_pixels: int
+) -> Int[Tensor, "g 2"]:
+    """How many anchors each group gives, of its hard and of its easy pixels."""
+    pixels = size.sum(dim=1)
+    used = pixels >= max(1, min_pixels)
+    views = (total // used.sum().clamp(min=1)).clamp(1, per_class)
+    hard, easy = size.unbind(dim=1)
+    from_hard = torch.minimum(hard, torch.maximum(views // 2, views - easy))
+    from_easy = torch.minimum(easy, views - from_hard)
+    return torch.stack([from_hard, from_easy], dim=1) * used[:, None]
