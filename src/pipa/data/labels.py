@@ -6,7 +6,7 @@ is what a data set's label files hold: raw ids or colours, and the class of each
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,12 +58,14 @@ class ClassTable:
         ids: Class of each raw id; 255 for an id that is no class. Ids not listed are faults.
         colours: Raw id of each colour, for label files that hold RGB.
         origin: Where the table comes from, for errors.
+        first_channel: The ids are in the first of several channels (SYNTHIA; instances follow).
     """
 
     labels: LabelSpace
     ids: Mapping[int, int]
     colours: Mapping[Colour, int] = field(default_factory=dict)
     origin: str = "the classes"
+    first_channel: bool = False
 
     def encode(
         self, raw: Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"], where: Path
@@ -78,7 +80,7 @@ class ClassTable:
             PipaError: An id or a colour is not in the table.
         """
         if raw.ndim == 3:
-            raw = self._uncolour(raw, where)
+            raw = raw[..., 0] if self.first_channel else self._uncolour(raw, where)
         high = int(raw.max(initial=0))
         if high < 256 and int(raw.min(initial=0)) >= 0:
             encoded = np.asarray(cv2.LUT(raw.astype(np.uint8), self._lookup))
@@ -112,7 +114,7 @@ class ClassTable:
                 "Give the classes the same names, or `cityscapes: [ids]` in both class tables.",
             )
         ids = {raw: move.get(own, IGNORE_INDEX) for raw, own in self.ids.items()}
-        return ClassTable(labels, ids, self.colours, self.origin)
+        return replace(self, labels=labels, ids=ids)
 
     @cached_property
     def _lookup(self) -> UInt8[np.ndarray, "256"]:
@@ -217,6 +219,8 @@ CITYSCAPES_LABEL_IDS = ClassTable(
 )
 """`*_labelIds.png` of Cityscapes and ACDC; GTA5's palette indices are the same ids."""
 GTA5_IDS = ClassTable(CITYSCAPES, _with_void(_TRAIN_OF_ID, 34), {}, "GTA5's label ids")
-SYNTHIA_IDS = ClassTable(CITYSCAPES, _with_void(_SYNTHIA_IDS, 22), {}, "SYNTHIA's label ids")
+SYNTHIA_IDS = ClassTable(
+    CITYSCAPES, _with_void(_SYNTHIA_IDS, 22), {}, "SYNTHIA's label ids", first_channel=True
+)
 TRAIN_IDS = ids_table(CITYSCAPES, "Cityscapes' train ids")
 """`*_labelTrainIds.png`."""

@@ -157,7 +157,8 @@ def as_labelled(tensors: Sequence[Tensor]) -> Labelled:
 
 def as_float(image: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
     """From bytes to [0, 1], channels first."""
-    return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+    floats = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(255)
 
 
 def only(items: Sequence[Stored | PipaError]) -> Stored | PipaError:
