@@ -82,6 +82,15 @@ def test_daformer_gives_the_authors_logits(size):
     assert_golden("daformer", {f"mit_{size}/{key}": tensor for key, tensor in found.items()})
 
 
+@pytest.mark.parametrize(("variant", "side"), [("daformer", 128), ("hrda", 256)])
+def test_a_network_of_pipa_gives_its_logits_without_the_training_heads(variant, side):
+    model = network(f"pipa_{variant}_mit_b1")
+    model.detail = 128
+    x = torch.from_numpy(image("open/pipa/img", (2, 3, side, side)))[:1]
+    with torch.no_grad():
+        assert_golden(f"pipa_model_{variant}", {"eval/encode_decode": model(x)})
+
+
 def hrda(detail: int) -> HRDA:
     model = network("hrda_mit_b0")
     assert isinstance(model, HRDA)

@@ -1,6 +1,8 @@
 """Reading weights that someone else wrote: nothing runs, nothing is loaded in part."""
 
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,15 +27,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PipaError("no such file", path)
     try:
-        # The format of torch before 1.6 is no zip file and cannot be mapped.
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            # The format of torch before 1.6 is no zip file and cannot be mapped.
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
+        foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        if foreign is None:
             raise PipaError("is damaged, or no PyTorch checkpoint", path) from error
         raise PipaError(
-            "holds Python objects beside weights; reading them could run any code",
+            f"holds a Python object ({foreign[1]}) beside weights; reading it could run any code",
             path,
             "Open it where you trust it and save its state_dict alone.",
         ) from error
