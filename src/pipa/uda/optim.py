@@ -1,22 +1,28 @@
-"""AdamW's parameter groups and the schedule of the papers."""
+"""AdamW's parameter groups and the schedule of DAFormer, HRDA and PiPa.
+
+Source: DAFormer@configs/_base_/schedules/{adamw,poly10warm}.py, read by mmcv 1.3.7.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass
 class Optim:
-    """The `optim:` section.
+    """Learning rate, schedule and clipping: the `optim:` section of an experiment.
 
     Args:
         lr: Learning rate of the backbone (DAFormer: 6e-5).
         head: Factor of the learning rate for heads (DAFormer: 10).
-        decay: Weight decay; none on norms (DAFormer: 0.01).
+        decay: Weight decay (DAFormer: 0.01); norms and positional blocks outside heads have none.
         warm_up: Steps of linear growth (DAFormer: 1500).
-        power: Of the polynomial decay (DAFormer: 1).
-        clip: Largest norm of the gradient; 0: no limit.
+        power: Of the polynomial decay to 0 (DAFormer: 1).
+        clip: Largest norm of the gradient; 0: no limit (DAFormer: none).
     """
 
     lr: float = 6e-5
@@ -28,20 +34,48 @@ class Optim:
 
 
 def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """Groups."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        lr = optim.lr * (optim.head if "head" in name else 1.0)
-        decay = 0.0 if "norm" in name else optim.decay
-        groups.setdefault((lr, decay), []).append(parameter)
-    return [{"params": p, "lr": lr, "weight_decay": d} for (lr, d), p in groups.items()]
+    """Groups for AdamW of all parameters that want a gradient, each parameter once.
+
+    A name with "head" in it has the head's learning rate, and decays, its norms too: mmcv applies
+    the first rule that matches. Else a norm, by its type or its name, and what is called
+    `pos_block` or `position...`, has no decay. The depthwise convolutions of MiT do decay.
+
+    Args:
+        module: Whatever holds the parameters: a student, or a method with its terms.
+        optim: Learning rates and decay.
+
+    Returns:
+        At most three groups, with `params`, `lr` and `weight_decay`.
+    """
+    groups: dict[tuple[float, float], dict[nn.Parameter, None]] = {}
+    for prefix, owner in module.named_modules():
+        for name, parameter in owner.named_parameters(prefix, recurse=False):
+            if not parameter.requires_grad:
+                continue
+            exempt = isinstance(owner, NORMS) or any(
+                w in name for w in ("norm", "pos_block", "position")
+            )
+            if "head" in name:
+                key = optim.lr * optim.head, optim.decay
+            else:
+                key = optim.lr, 0.0 if exempt else optim.decay
+            groups.setdefault(key, {})[parameter] = None
+    return [
+        {"params": list(members), "lr": lr, "weight_decay": decay}
+        for (lr, decay), members in groups.items()
+    ]
 
 
 def warmup_poly(step: int, steps: int, warm_up: int = 1500, power: float = 1.0) -> float:
-    """Factor of the learning rate."""
-    factor: float = (1 - step / steps) ** power
+    """Factor of the learning rate at a step: polynomial decay to 0, times a linear warm-up.
+
+    Args:
+        step: Counts from 0.
+        steps: Length of the training; the factor is 0 from there on.
+        warm_up: Steps of the warm-up, which starts at 1e-6; 0: none (DAFormer: 1500).
+        power: Of the decay (DAFormer: 1; DeepLab and AdaptSegNet: 0.9).
+    """
+    factor: float = max(0.0, 1 - step / steps) ** power
     if step < warm_up:
         factor *= 1 - (1 - step / warm_up) * (1 - 1e-6)
     return factor
