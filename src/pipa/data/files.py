@@ -5,7 +5,7 @@ A data set of your own is a function of five lines that returns `Files`.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipa.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
@@ -36,11 +36,15 @@ class Files:
         root: Its folder, for errors and for what is kept beside it.
         pairs: Its images, sorted by path.
         table: What its label files hold; None: the ids of the run.
+        faults: Images that should have a label and have none; they are not among the pairs.
+        spare: Labels of no image.
     """
 
     root: Path
     pairs: list[Pair]
     table: ClassTable | None
+    faults: tuple[PipaError, ...] = ()
+    spare: tuple[Path, ...] = ()
 
 
 def folder(root: Path, labelled: bool = True) -> Files:
@@ -49,7 +53,7 @@ def folder(root: Path, labelled: bool = True) -> Files:
     The class table is `classes.yaml` in `root` or beside it.
 
     Raises:
-        PipaError: A folder is missing or empty, or an image has no label.
+        PipaError: A folder is missing or empty.
     """
     images = root / "images"
     if not labelled and root.is_dir() and not images.is_dir():
@@ -68,14 +72,15 @@ def folder(root: Path, labelled: bool = True) -> Files:
         stem = image.relative_to(images).with_suffix("")
         return known.get(stem, labels / f"{stem}.png")
 
-    return Files(root, _pair(found, label_of, known.values()), table)
+    files = _pair(root, found, label_of, known.values(), table)
+    return replace(files, spare=tuple(set(known.values()) - {p.label for p in files.pairs}))
 
 
 def gta5(root: Path, labelled: bool = True) -> Files:
     """GTA5 as its archives unpack: `images/*.png`, palette `labels/*.png`.
 
     Raises:
-        PipaError: The layout is another, or an image has no label.
+        PipaError: The layout is another.
     """
     return _mirrored(root, root / "images", root / "labels", "", labelled, GTA5_IDS)
 
@@ -84,7 +89,7 @@ def synthia(root: Path, labelled: bool = True) -> Files:
     """SYNTHIA-RAND-CITYSCAPES: `RGB/*.png`, 16-bit `GT/LABELS/*.png`.
 
     Raises:
-        PipaError: The layout is another, or an image has no label.
+        PipaError: The layout is another.
     """
     return _mirrored(root, root / "RGB", root / "GT" / "LABELS", "", labelled, SYNTHIA_IDS)
 
@@ -98,7 +103,7 @@ def cityscapes(root: Path, split: str, labelled: bool = True) -> Files:
         labelled: Whether to look for labels: `*_labelIds.png`, else `*_labelTrainIds.png`.
 
     Raises:
-        PipaError: The layout is another, or an image has no label.
+        PipaError: The layout is another.
     """
     images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
     return _suffixed(root, images, labels, ("_leftImg8bit", "_gtFine"), labelled, [images])
@@ -108,7 +113,7 @@ def acdc(root: Path, split: str, labelled: bool = True) -> Files:
     """ACDC: `rgb_anon/CONDITION/SPLIT/SEQUENCE/*_rgb_anon.png`, `gt/...`; or split first.
 
     Raises:
-        PipaError: The layout is another, or an image has no label.
+        PipaError: The layout is another.
     """
     images, labels = root / "rgb_anon", root / "gt"
     within = [images / split, *sorted(images.glob(f"*/{split}"))]
@@ -119,7 +124,7 @@ def dark_zurich(root: Path, split: str, labelled: bool = True) -> Files:
     """Dark Zurich at night: `rgb_anon/SPLIT/night/SEQUENCE/*_rgb_anon.png`, `gt/...`.
 
     Raises:
-        PipaError: The layout is another, or an image has no label.
+        PipaError: The layout is another.
     """
     images, labels = root / "rgb_anon", root / "gt"
     within = [images / split / "night"]
@@ -165,7 +170,7 @@ def _mirrored(
     def label_of(image: Path) -> Path:
         return labels / image.relative_to(images).with_suffix(f"{ending}.png")
 
-    return Files(root, _pair(found, label_of, known), table)
+    return _pair(root, found, label_of, known, table)
 
 
 def _suffixed(
@@ -198,7 +203,7 @@ def _suffixed(
         return labels / image.relative_to(images).with_name(name)
 
     table = CITYSCAPES_LABEL_IDS if kind == "labelIds" else TRAIN_IDS
-    return Files(root, _pair(found, label_of, known), table)
+    return _pair(root, found, label_of, known, table)
 
 
 def _list(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
@@ -219,16 +224,22 @@ def _list(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
 
 
 def _pair(
-    images: list[Path], label_of: Callable[[Path], Path], known: Iterable[Path]
-) -> list[Pair]:
+    root: Path,
+    images: list[Path],
+    label_of: Callable[[Path], Path],
+    known: Iterable[Path],
+    table: ClassTable | None,
+) -> Files:
+    """Images with their labels; those without are faults."""
     there = set(known)
     pairs = [Pair(image, label_of(image)) for image in images]
-    without = [pair for pair in pairs if pair.label not in there]
-    if without:
-        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
-        raise PipaError(
-            f"has no label {without[0].label}{more}",
-            without[0].image,
+    faults = (
+        PipaError(
+            f"has no label; expected {pair.label}",
+            pair.image,
             "Add the label, or remove the image.",
         )
-    return pairs
+        for pair in pairs
+        if pair.label not in there
+    )
+    return Files(root, [pair for pair in pairs if pair.label in there], table, tuple(faults))

@@ -30,7 +30,7 @@ def open_labelled(
     Raises:
         PipaError: A file is not where it should be, or nobody says what the ids mean.
     """
-    files = find(spec, role, default, labelled=True)
+    files = find(spec, role, default)
     run = run_table(files, classes)
     return in_classes(files, run), run.labels
 

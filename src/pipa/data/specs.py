@@ -38,21 +38,38 @@ _SPLIT: dict[str, Callable[[Path, str, bool], Files]] = {
 FORMATS = (*_WHOLE, *_SPLIT, "streets")
 
 
-def find(spec: str, role: Role, default: str = "folder", *, labelled: bool | None = None) -> Files:
-    """List the files that a specification names.
+def find(spec: str, role: Role, default: str = "folder") -> Files:
+    """List the files that a specification names; those of a target without labels.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`.
         role: What the data is for: decides the split, and that a target has no labels.
         default: Format of a path without one.
-        labelled: Whether to look for labels; None: not for a target.
+
+    Raises:
+        PipaError: The format is unknown, the files are not where they should be, or an image has
+            no label.
+    """
+    files = find_all(spec, role, default, labelled=role != "target")
+    if files.faults:
+        raise files.faults[0]
+    return files
+
+
+def find_all(spec: str, role: Role, default: str = "folder", *, labelled: bool) -> Files:
+    """The same, with the images that lack a label listed instead of raised.
+
+    Args:
+        spec: `[FORMAT[/SPLIT]:]PATH`.
+        role: What the data is for: decides the split, and that a target has no labels.
+        default: Format of a path without one.
+        labelled: Whether to look for labels.
 
     Raises:
         PipaError: The format is unknown, or the files are not where they should be.
     """
     kind, split, path = parse(spec, default)
     split = split or {"source": "train", "target": "train", "validation": "val"}[role]
-    labelled = role != "target" if labelled is None else labelled
     if kind == "streets":
         part = {"source": "source", "target": "target"}.get(role, split)
         return files.folder(streets_folder(path) / part, labelled)
@@ -113,7 +130,8 @@ def _write_streets(path: Path, options: dict[str, Any]) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("Drawing Streets, once", total=None)
             write_streets(
                 path,

@@ -18,14 +18,16 @@ def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterato
     a main guard nor copies of the data set.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    console = Console(stderr=True)
     with ThreadPoolExecutor(cores) as pool:
         try:
             yield from track(
                 pool.map(work, range(count)),
                 description=title,
                 total=count,
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
+                disable=not console.is_terminal,
             )
         finally:
             pool.shutdown(cancel_futures=True)
