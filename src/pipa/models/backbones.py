@@ -138,7 +138,7 @@ def mit(
     if pretrained is None:
         config = SegformerConfig(hidden_sizes=widths, depths=depths, drop_path_rate=drop_path)
         return MiT(SegformerModel(config))
-    encoder = _pretrained(SegformerModel, pretrained, drop_path_rate=drop_path)
+    encoder = load_pretrained(SegformerModel, pretrained, drop_path_rate=drop_path)
     found = (tuple(encoder.config.hidden_sizes), tuple(encoder.config.depths))
     if found != (widths, depths):
         raise PipaError(
@@ -171,7 +171,7 @@ def mobilenet_v2(
     if pretrained is None:
         encoder = MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=False)
         return MobileNetV2(encoder, freeze_norms=False)
-    encoder = _pretrained(MobileNetV2Model, pretrained, add_pooling_layer=False)
+    encoder = load_pretrained(MobileNetV2Model, pretrained, add_pooling_layer=False)
     return MobileNetV2(encoder, freeze_norms=True)
 
 
@@ -181,8 +181,17 @@ def settings_of(config: Any) -> dict[str, Any]:
     return {k: v for k, v in config.to_diff_dict().items() if k not in dropped}
 
 
-def _pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
-    """Load weights with `transformers`; refuse where some are missing: they would be random."""
+def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
+    """Load weights with `transformers`; refuse where some are missing: they would be random.
+
+    Args:
+        kind: A model class of transformers.
+        where: Name on the Hub or a local folder.
+        **options: Changes to the configuration.
+
+    Raises:
+        PipaError: They cannot be had, or are of another network.
+    """
     try:
         encoder, report = kind.from_pretrained(
             str(where), output_loading_info=True, dtype=torch.float32, **options
@@ -190,9 +199,11 @@ def _pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
         raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
-    if report["missing_keys"]:
+    # A backbone's norms after each stage are the identity until they are trained here.
+    missing = sorted(k for k in report["missing_keys"] if not k.startswith("hidden_states_norms."))
+    if missing:
         raise PipaError(
-            f"lacks weights of {kind.__name__}: {', '.join(sorted(report['missing_keys'])[:5])}",
+            f"lacks weights of {kind.__name__}: {', '.join(missing[:5])}",
             where,
             "Give the weights of this very network.",
         )

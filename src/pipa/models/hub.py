@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipa.errors import PipaError
+from pipa.models.auto import auto
 from pipa.models.backbones import MIT, Backbone, mit, mobilenet_v2
 from pipa.models.checkpoint import build_with, read_checkpoint
 from pipa.models.daformer import DAFormerHead
@@ -30,6 +31,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{f"mit_{size}": partial(mit, size) for size in MIT},
     "mobilenet_v2": mobilenet_v2,
     "small": small,
+    "auto": auto,
 }
 HEADS: dict[str, Callable[..., nn.Module]] = {"daformer": DAFormerHead, "fpn": FPNHead}
 ATTENTION: dict[str, dict[str, Any]] = {"daformer": {"dilations": None}, "fpn": {}}
@@ -64,8 +66,8 @@ def create_segmenter(
     """Build a network by its name, HEAD_BACKBONE.
 
     Args:
-        name: daformer, hrda or fpn; then mit_b0 ... mit_b5, mobilenet_v2 or small. "small" is short
-            for "fpn_small".
+        name: daformer, hrda or fpn; then mit_b0 ... mit_b5, mobilenet_v2, small, or auto for any
+            backbone of transformers that `pretrained` names. "small" is short for "fpn_small".
         num_classes: Number of classes, k.
         pretrained: Weights of the backbone: a name on the Hub ("nvidia/mit-b5") or a local folder;
             None: random.

@@ -1,0 +1,137 @@
+"""Backbones of `transformers.AutoBackbone`: ResNet, ConvNeXt V2, Swin V2, DINOv2, DINOv3, ...
+
+Those with four stages give their maps as they are. A plain vision transformer has one map, of which
+a simple feature pyramid (Li et al.: Exploring Plain Vision Transformer Backbones for Object
+Detection, ECCV 2022, section 3) makes four.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.errors import PipaError
+from pipa.models.backbones import Backbone, load_pretrained, settings_of
+
+LEVELS = 4
+
+
+class Staged(Backbone):
+    """An encoder with stages at strides 4, 8, 16, 32.
+
+    Args:
+        encoder: A backbone of transformers that answers with four maps.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__(list(encoder.channels), _settings(encoder))
+        self.encoder = encoder
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        return list(self.encoder(image).feature_maps)
+
+
+class Plain(Backbone):
+    """A plain vision transformer with a simple feature pyramid.
+
+    The image is scaled so that a patch covers 16 pixels of it, whatever the patch size.
+
+    Args:
+        encoder: A backbone of transformers that answers with one map.
+        width: Channels of the maps of the pyramid.
+    """
+
+    def __init__(self, encoder: Any, *, width: int = 256) -> None:
+        super().__init__([width] * LEVELS, _settings(encoder) | {"width": width})
+        self.encoder, self.patch = encoder, int(encoder.config.patch_size)
+        if hasattr(encoder.embeddings, "mask_token"):  # of its pre-training; nothing reads it here
+            encoder.embeddings.mask_token.requires_grad_(False)
+        (channels,) = encoder.channels
+        half = channels // 2
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(channels, half, 2, stride=2),
+                    nn.GroupNorm(1, half),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(half, width, 2, stride=2),
+                ),
+                nn.ConvTranspose2d(channels, width, 2, stride=2),
+                nn.Conv2d(channels, width, 1),
+                nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(channels, width, 1)),
+            ]
+        )
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        grid = [-(-side // 16) * self.patch for side in image.shape[-2:]]
+        if grid != list(image.shape[-2:]):
+            scaled = F.interpolate(image, grid, mode="bilinear", antialias=True)
+        else:
+            scaled = image
+        (map_,) = self.encoder(scaled).feature_maps
+        features = []
+        for level, stage in enumerate(self.pyramid):
+            size = [-(-side // 2 ** (level + 2)) for side in image.shape[-2:]]
+            feature = stage(map_)
+            same = list(feature.shape[-2:]) == size
+            features.append(feature if same else F.interpolate(feature, size, mode="bilinear"))
+        return features
+
+
+def auto(
+    *,
+    pretrained: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    frozen: bool = False,
+) -> Backbone:
+    """Build any backbone that transformers knows.
+
+    Args:
+        pretrained: Name on the Hub ("facebook/convnextv2-tiny-22k-224") or a local folder.
+        settings: What an earlier network said of itself; random weights.
+        frozen: Train nothing of the encoder; a pyramid on top of it still learns.
+
+    Raises:
+        PipaError: Neither is given, the weights cannot be had, or the encoder does not fit.
+    """
+    from transformers import AutoBackbone, AutoConfig
+
+    if settings is not None:
+        told = dict(settings)
+        frozen, width = bool(told.pop("frozen", False)), told.pop("width", 256)
+        indices = told.pop("out_indices")
+        config = AutoConfig.for_model(told.pop("model_type"), **told)
+        config.out_indices = indices
+        encoder = AutoBackbone.from_config(config)  # type: ignore[no-untyped-call]
+    elif pretrained is not None:
+        width, (kind, indices) = 256, _recognise(pretrained)
+        encoder = load_pretrained(kind, pretrained, out_indices=indices)
+    else:
+        raise PipaError("no pretrained weights are named", "student.pretrained", "Name some.")
+    encoder.requires_grad_(not frozen)
+    body = Staged(encoder) if len(encoder.channels) == LEVELS else Plain(encoder, width=width)
+    body.settings["frozen"] = frozen
+    return body
+
+
+def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:
+    """Its class, and the four stages to take, or the last of a plain transformer."""
+    from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(pretrained))
+        kind, stages = MODEL_FOR_BACKBONE_MAPPING[type(config)], config.stage_names
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise PipaError("is no backbone that transformers knows", pretrained) from error
+    return kind, [1, 2, 3, 4] if len(stages) == LEVELS + 1 else [len(stages) - 1]
+
+
+def _settings(encoder: Any) -> dict[str, Any]:
+    settings = settings_of(encoder.config)
+    settings["out_indices"] = list(encoder.config.out_indices)
+    return {k: v for k, v in settings.items() if k not in ("stage_names", "out_features")}
