@@ -61,7 +61,8 @@ def contrast_anchors(
         valid: False for rows that only fill up the tensor.
         temperature: tau.
         similarity: Share of an anchor's positives, the least similar ones, and of its negatives,
-            the most similar ones, that count: the paper's rule is 0.1. None: all, as the release.
+            the most similar ones, that count, in (0, 1]: the paper's rule is 0.1. None: all, as the
+            release.
 
     Returns:
         The loss; exactly 0 with a gradient of 0 where there is one class, or no pair, only.
@@ -86,11 +87,11 @@ def highest(
     value: Float[Tensor, "n m"], mask: Bool[Tensor, "n m"], share: float
 ) -> Bool[Tensor, "n m"]:
     """The highest `share` of the masked entries of each row, rounded up; all that tie with them."""
-    wanted = (mask.sum(dim=1, keepdim=True) * share).ceil().long()
-    columns = min(math.ceil(value.shape[1] * share), value.shape[1])
+    columns = min(value.shape[1], math.ceil(value.shape[1] * share))
+    # 10 % of 30 is 3, whatever the last bit says.
+    wanted = (mask.sum(dim=1, keepdim=True) * share - 1e-4).ceil().long().clamp(1, columns)
     best = value.masked_fill(~mask, -torch.inf).topk(columns, dim=1).values
-    least = best.gather(1, (wanted - 1).clamp(min=0))
-    return mask & (value >= least)
+    return mask & (value >= best.gather(1, wanted - 1))
 
 
 @dataclass
