@@ -180,12 +180,10 @@ def test_nothing_to_contrast_is_exactly_zero_with_a_finite_gradient(nothing, dty
         view.requires_grad_()
     loss = patch_contrast(*arguments)
     loss.backward()
-    assert loss.item() == pytest.approx(0, abs=2e-8)  # log(1 + 1e-8): the release's floor
-    if nothing in ("unsure", "equal"):
-        assert loss.item() == 0
+    assert loss.item() == 0
     for view in arguments[:3]:
-        assert torch.isfinite(view.grad).all()
-        assert not view.grad.abs().gt(1e-6).any()
+        assert view.grad is not None
+        assert not view.grad.any()
 
 
 @settings(max_examples=25, deadline=None)

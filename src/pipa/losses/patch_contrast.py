@@ -75,7 +75,7 @@ def one_way(
     is_negative = (label[:, None] != bank_label) & (bank_label != IGNORE_INDEX)
     loss = info_nce(positive, scaled_similarity(query, bank, temperature), is_negative)[:, 0]
     floor = torch.full_like(loss, math.log(FLOOR))
-    return -torch.logaddexp(-loss, floor)
+    return -torch.logaddexp(-loss, floor).clamp(max=0)  # at most log 1, also with the floor
 
 
 def align(
