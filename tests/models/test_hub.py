@@ -41,6 +41,8 @@ def test_weights_that_cannot_be_had(tmp_path):
         with pytest.raises(PipaError, match="no pretrained weights") as caught:
             pipa.create_segmenter("daformer_mit_b0", 2, pretrained=where)
         assert "\n" not in str(caught.value)
+    with pytest.raises(PipaError, match="`pipa convert"):
+        pipa.create_segmenter("daformer_mit_b0", 2, pretrained=tmp_path / "config.json")
 
 
 def test_a_pretrained_folder_is_not_needed_again(tmp_path):

@@ -192,6 +192,8 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     Raises:
         PipaError: They cannot be had, or are of another network.
     """
+    if Path(where).is_file():
+        raise PipaError("is a file, not a folder", where, f"`pipa convert {where} OUT` makes one.")
     try:
         encoder, report = kind.from_pretrained(
             str(where), output_loading_info=True, dtype=torch.float32, **options
