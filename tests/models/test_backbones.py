@@ -82,6 +82,15 @@ def test_mit_has_the_parameters_of_the_paper(size):
     assert count / 1e6 == pytest.approx(millions[size], abs=0.1)
 
 
+def test_the_norms_of_mit_have_two_epsilons():
+    """As in DAFormer@mix_transformer.py; `docs/fidelity.md` says how much of it can be seen."""
+    norms = {n: m.eps for n, m in mit("b0").named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    default = {n for n in norms if "patch_embeddings" in n or "sequence_reduction" in n}
+    assert len(default) == 4 + 6
+    assert {norms[n] for n in default} == {1e-5}
+    assert {eps for n, eps in norms.items() if n not in default} == {1e-6}
+
+
 def test_stochastic_depth_grows_to_a_tenth():
     rates = [getattr(m, "drop_prob", None) for m in mit("b1").modules()]
     rates = [rate for rate in rates if rate is not None]
