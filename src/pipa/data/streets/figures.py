@@ -62,7 +62,7 @@ def tree(seed: int, blobs: int) -> Model:
     rng = np.random.default_rng(seed)
     sketch = Sketch()
     sketch.face([(-0.2, 0), (0.2, 0), (0.14, 3.2), (-0.14, 3.2)], "trunk")
-    sketch.limb((0, 2.4), (0.8, 3.4), 0.16, "trunk", 0.9)
+    sketch.limb((0.0, 2.4), (0.8, 3.4), 0.16, "trunk", 0.9)
     wide, tall = rng.uniform(1.3, 2.0), rng.uniform(1.4, 2.2)
     _crown(sketch, rng, blobs, (0.0, 2.6 + tall), (wide, tall))
     return sketch.model()
@@ -107,7 +107,7 @@ def traffic_light(lit: int, reach: float) -> Model:
         w, h = 0.34, 0.82
         sketch.face([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)], "signal")
         for i, name in enumerate(("signal_red", "signal_yellow", "signal_green")):
-            sketch.disc(x, y + 0.5 * (1 - i), 0.22, name if i == lit else "signal_off")
+            sketch.disc(x, y + 0.5 * (1.0 - i), 0.22, name if i == lit else "signal_off")
     return sketch.model()
 
 
@@ -117,20 +117,20 @@ def traffic_sign(kind: int) -> Model:
     sketch.face([(-0.09, 0), (0.09, 0), (0.09, 2.8), (-0.09, 2.8)], "pole")
     y = 2.7
     if kind == 0:
-        sketch.disc(0, y, 0.52, "sign_red")
-        sketch.disc(0, y, 0.35, "sign_white")
+        sketch.disc(0.0, y, 0.52, "sign_red")
+        sketch.disc(0.0, y, 0.35, "sign_white")
         sketch.limb((-0.12, y), (0.12, y), 0.2, "sign_red", 0.25)
     elif kind == 1:
-        sketch.disc(0, y, 0.52, "sign_red")
+        sketch.disc(0.0, y, 0.52, "sign_red")
         sketch.limb((-0.34, y), (0.34, y), 0.2, "sign_white")
     elif kind == 2:
         for size, name in ((0.62, "sign_red"), (0.38, "sign_white")):
             corners = [(-size, y - 0.55 * size), (size, y - 0.55 * size), (0.0, y + 1.05 * size)]
             sketch.face(corners, name)
     elif kind == 3:
-        sketch.disc(0, y, 0.52, "sign_white")
-        sketch.disc(0, y, 0.45, "sign_blue")
-        sketch.limb((0, y - 0.28), (0, y + 0.28), 0.16, "sign_white")
+        sketch.disc(0.0, y, 0.52, "sign_white")
+        sketch.disc(0.0, y, 0.45, "sign_blue")
+        sketch.limb((0.0, y - 0.28), (0.0, y + 0.28), 0.16, "sign_white")
     else:
         name = "sign_blue" if kind == 4 else "sign_yellow"
         for grow, colour in ((0.06, "sign_white"), (0.0, name)):

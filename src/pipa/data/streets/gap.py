@@ -54,7 +54,7 @@ class Look:
     def towards(self, other: "Look", gap: float) -> "Look":
         """The look at `gap`, 0..1, of the way to another."""
         ends = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Look(*(start + gap * (end - start) for start, end in ends))
+        return Look(*(start * (1 - gap) + end * gap for start, end in ends))
 
     def camera(self, pose: Pose, size: tuple[int, int]) -> Camera:
         """The camera for a map of `size` rows and columns."""
@@ -76,13 +76,13 @@ GAME = Look(
     blur=0.0, vignette=0.0, noise=4.0, raised=0.0, wider=0.0, roll=0.5,
 )  # fmt: skip
 CAMERA = Look(
-    palette=1.0, texture=1.0, haze=0.016, shadow=0.7, light=0.4, warmth=0.16, contrast=0.75,
-    blur=1.5, vignette=0.6, noise=17.0, raised=1.1, wider=14.0, roll=4.0,
+    palette=1.0, texture=1.0, haze=0.013, shadow=0.6, light=0.34, warmth=0.14, contrast=0.78,
+    blur=1.3, vignette=0.5, noise=14.0, raised=0.9, wider=12.0, roll=3.5,
 )  # fmt: skip
 
 # strength of each `Texture`: flat, asphalt, slabs, grass, left, right, leaves, grain, clouds
 _GAME_STRENGTH = np.array([0, 0.04, 0.06, 0.08, 0.03, 0.03, 0.22, 0.03, 0.10], np.float32)
-_CAMERA_STRENGTH = np.array([0, 0.42, 0.46, 0.55, 0.52, 0.52, 0.70, 0.34, 0.46], np.float32)
+_CAMERA_STRENGTH = np.array([0, 0.38, 0.42, 0.50, 0.46, 0.46, 0.64, 0.30, 0.40], np.float32)
 
 
 def develop(

@@ -51,9 +51,7 @@ class _Placer:
     def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
         self.rng, self.scene, self.plan = rng, scene, scene.plan
 
-    def put(
-        self, kind: str, x: float, z: float, ground: str, heading: float = 0.0, scale: float = 1.0
-    ) -> bool:
+    def put(self, kind: str, x: float, z: float, heading: float = 0.0, scale: float = 1.0) -> bool:
         """Place one thing if there is room; says whether."""
         half, length = (size * scale for size in _SIZES[kind])
         cos, sin = abs(math.cos(heading)), abs(math.sin(heading))
@@ -62,7 +60,7 @@ class _Placer:
         choice, tint = int(self.rng.integers(1 << 16)), int(self.rng.integers(1 << 20))
         if footprint.z0 < 3.5 or any(footprint.meets(t.footprint) for t in self.scene.things):
             return False
-        self.scene.things.append(Thing(kind, choice, x, z, heading, scale, tint, ground, footprint))
+        self.scene.things.append(Thing(kind, choice, x, z, heading, scale, tint, footprint))
         return True
 
     def depth(self, near: float = _NEAREST, far: float = _FARTHEST) -> float:
@@ -71,13 +69,16 @@ class _Placer:
 
     def vehicles(self) -> None:
         """Large ones first, then cars in lanes, crossing cars and parked cars."""
-        for kind, chance, near in (("truck", 0.62, 12.0), ("bus", 0.62, 14.0)):
+        for kind, chance, near in (("truck", 0.5, 12.0), ("bus", 0.6, 13.0)):
             for _ in range(2):
                 if self.rng.random() < chance:
                     self._drive(kind, self.depth(near, 60.0))
         if self.plan.crossing and self.rng.random() < 0.35:
-            x, heading = self.rng.uniform(-5, 5), math.copysign(math.pi / 2, self.rng.normal())
-            self.put("car", x, self.plan.crossing + 5.5, "road", heading)
+            x, heading = (
+                self.rng.uniform(2.5 - self.plan.edge(-1), self.plan.edge(1) - 2.5),
+                math.copysign(math.pi / 2, self.rng.normal()),
+            )
+            self.put("car", x, self.plan.crossing + 5.5, heading)
         for _ in range(int(self.rng.integers(1, 6))):
             self._drive("car", self.depth(7.5))
         for side in (-1, 1):
@@ -89,14 +90,14 @@ class _Placer:
         lane = int(self.rng.integers(self.plan.lanes[(side + 1) // 2]))
         x = side * (lane + 0.5) * self.plan.lane + self.rng.normal(0, 0.2)
         heading = (0.0 if side > 0 else math.pi) + self.rng.normal(0, 0.03)
-        self.put(kind, x, z, "road", heading)
+        self.put(kind, x, z, heading)
 
     def _park(self, side: int) -> None:
         z = self.rng.uniform(5, 14)
         while z < 60:
             if self.rng.random() < 0.5:
                 heading = (0.0 if side > 0 else math.pi) + self.rng.normal(0, 0.02)
-                self.put("car", side * (self.plan.edge(side) - 1.15), z, "road", heading)
+                self.put("car", side * (self.plan.edge(side) - 1.15), z, heading)
             z += self.rng.uniform(5.3, 7.5)
 
     def people(self) -> None:
@@ -109,12 +110,12 @@ class _Placer:
             for _ in range(int(self.rng.integers(0, 5))):
                 x = self.rng.uniform(-self.plan.edge(-1), self.plan.edge(1))
                 z = self.plan.crossing + self.rng.uniform(0.3, 2.8)
-                self.put("person", x, z, "road", scale=self._stature())
+                self.put("person", x, z, scale=self._stature())
         for _ in range(int(self.rng.integers(0, 5))):
             side, inner, outer = self._pavement()
             x = side * (inner + 0.4 if self.rng.random() < 0.5 else outer - 0.3)
             heading = self.rng.uniform(-0.7, 0.7)
-            self.put("bicycle", x, self.depth(6, 40), "walk", heading, 1.15)
+            self.put("bicycle", x, self.depth(6.0, 40.0), heading, 1.25)
 
     def _stature(self) -> float:
         return self.rng.uniform(0.95, 1.15) if self.rng.random() < 0.85 else 0.75
@@ -127,8 +128,9 @@ class _Placer:
         side, inner, outer = self._pavement()
         x, z = self.rng.uniform(inner + 0.3, outer - 0.2), self.depth()
         for _ in range(int(self.rng.integers(1, 4))):
-            self.put("person", side * x, z, "walk", scale=self._stature())
-            x += self.rng.choice([-1, 1]) * self.rng.uniform(0.7, 1.0)
+            if inner + 0.2 < x < outer - 0.1:
+                self.put("person", side * x, z, scale=self._stature())
+            x += self.rng.uniform(0.7, 1.0) * (1 if self.rng.random() < 0.5 else -1)
             z += self.rng.uniform(-0.9, 0.9)
 
     def _ride(self) -> None:
@@ -136,10 +138,10 @@ class _Placer:
         x = side * (self.plan.edge(side) - self.plan.parking[(side + 1) // 2])
         x -= side * self.rng.uniform(0.5, 1.6)
         if self.rng.random() < 0.3:
-            self.put("rider_behind", x, self.depth(7, 45), "road", scale=1.12)
+            self.put("rider_behind", x, self.depth(7.0, 45.0), scale=1.2)
         else:
             heading = self.rng.uniform(-0.9, 0.9) + (math.pi if self.rng.random() < 0.5 else 0.0)
-            self.put("rider", x, self.depth(7, 45), "road", heading, 1.12)
+            self.put("rider", x, self.depth(7.0, 45.0), heading, 1.2)
 
     def furniture(self) -> None:
         """Lights, signs and lamps at the kerb, trees in rows, bushes, posts, bins."""
@@ -151,31 +153,31 @@ class _Placer:
     def _signals(self, side: int, kerb: float) -> None:
         heading = math.pi if side > 0 else 0.0  # arms reach over the road
         if self.plan.crossing:
-            self.put("light", kerb, self.plan.crossing - 0.8, "walk", heading)
+            self.put("light", kerb, self.plan.crossing - 0.8, heading)
         for _ in range(int(self.rng.integers(0, 3))):
-            self.put("light", kerb, self.depth(9, 45), "walk", heading)
+            self.put("light", kerb, self.depth(9.0, 45.0), heading)
         for _ in range(int(self.rng.integers(1, 4))):
-            self.put("sign", kerb, self.depth(9, 45), "walk", scale=self.rng.uniform(1.0, 1.25))
+            self.put("sign", kerb, self.depth(9.0, 45.0), scale=self.rng.uniform(1.0, 1.25))
 
     def _rows(self, side: int, kerb: float) -> None:
         if self.rng.random() < 0.75:
-            self._row("lamp", kerb, (16, 30))
+            self._row("lamp", kerb, (16.0, 30.0))
         if self.rng.random() < 0.55:
-            self._row("tree", kerb + side * 0.3, (7, 14))
+            self._row("tree", kerb + side * 0.3, (7.0, 14.0))
 
     def _clutter(self, side: int) -> None:
         kerb, outer = self.plan.edge(side) + 0.45, self.plan.pavement(side)[1]
         for _ in range(int(self.rng.integers(0, 3))):
-            self.put("post", side * kerb, self.depth(6, 50), "walk")
-            self.put("bin", side * (outer - 0.5), self.depth(7, 40), "walk")
+            self.put("post", side * kerb, self.depth(6.0, 50.0))
+            self.put("bin", side * (outer - 0.5), self.depth(7.0, 40.0))
         if self.plan.garden[(side + 1) // 2] > 1.8:
             for _ in range(int(self.rng.integers(0, 4))):
                 x, scale = side * (outer + 1.1), self.rng.uniform(0.6, 1)
-                self.put("bush", x, self.depth(7, 60), "grass", scale=scale)
+                self.put("bush", x, self.depth(7.0, 60.0), scale=scale)
 
     def _row(self, kind: str, x: float, spacing: tuple[float, float]) -> None:
         z, step = self.rng.uniform(7, 20), self.rng.uniform(*spacing)
         heading = math.pi if x > 0 and kind == "lamp" else 0.0
         while z < 110:
-            self.put(kind, x, z, "walk", heading, self.rng.uniform(0.9, 1.2))
+            self.put(kind, x, z, heading, self.rng.uniform(0.9, 1.2))
             z += step * self.rng.uniform(0.9, 1.1)

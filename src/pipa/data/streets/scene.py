@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+KERB = 0.22  # metres
 _END = 150.0  # metres; the end of the façades
 
 
@@ -33,7 +34,7 @@ class Thing:
     """Something that stands in the street."""
 
     kind: str
-    """A key of `stage.MODELS`."""
+    """What `catalogue.models` knows."""
     choice: int
     """Which of that kind's models, modulo their number."""
     x: float
@@ -41,8 +42,6 @@ class Thing:
     heading: float
     scale: float
     tint: int
-    ground: str
-    """The surface that it stands on."""
     footprint: Footprint
 
 
@@ -120,6 +119,26 @@ class Scene:
     segments: list[Segment] = field(default_factory=list)
     things: list[Thing] = field(default_factory=list)
 
+    def ground(self, x: float, z: float) -> tuple[str, float, float]:
+        """The surface at a place, and from which to which x it reaches there."""
+        side, plan = 1 if x > 0 else -1, self.plan
+        edge, (inner, outer) = plan.edge(side), plan.pavement(side)
+        if abs(x) > edge and any(
+            part.kind == "side_street" and part.side == side and part.z0 <= z < part.z1
+            for part in self.segments
+        ):
+            inner, outer, name = edge, 70.0, "road"
+        else:
+            name = "walk"
+        bands = (
+            ("road", -plan.edge(-side), edge),
+            ("grass", edge + KERB, inner),
+            (name, inner, outer),
+            ("grass", outer, 100.0),
+        )
+        found, low, high = next(band for band in bands if abs(x) < band[2])
+        return found, min(side * low, side * high), max(side * low, side * high)
+
 
 def sample_plan(rng: np.random.Generator) -> Plan:
     """Draw the widths of a street."""
@@ -133,8 +152,8 @@ def sample_plan(rng: np.random.Generator) -> Plan:
         lanes=(int(rng.integers(1, 3)), int(rng.integers(1, 3))),
         parking=pair(2.2, 2.4, 0.35),
         walk=(rng.uniform(2.2, 4.5), rng.uniform(2.2, 4.5)),
-        verge=pair(0.8, 2.2, 0.3),
-        garden=pair(1.0, 4.0, 0.5),
+        verge=pair(0.8, 2.2, 0.4),
+        garden=pair(1.0, 4.0, 0.65),
         crossing=math.exp(rng.uniform(math.log(9), math.log(40))) if rng.random() < 0.4 else None,
         dashed=rng.random() < 0.75,
         tint=int(rng.integers(1 << 20)),
@@ -142,9 +161,9 @@ def sample_plan(rng: np.random.Generator) -> Plan:
 
 
 _SEGMENTS = ("building", "wall", "fence", "rail", "hedge", "gap", "side_street")
-_SHARES = (0.50, 0.14, 0.11, 0.06, 0.09, 0.06, 0.04)
+_SHARES = (0.34, 0.20, 0.18, 0.07, 0.11, 0.06, 0.04)
 _LENGTHS = ((8, 20), (8, 18), (7, 18), (7, 15), (6, 14), (5, 12), (6, 8))
-_HEIGHTS = ((6, 17), (1.7, 3.4), (1.3, 2.1), (1.1, 1.5), (1.1, 2.4), (0, 1), (0, 1))
+_HEIGHTS = ((6, 17), (1.9, 3.8), (1.5, 2.3), (1.2, 1.6), (1.1, 2.4), (0, 1), (0, 1))
 
 
 def sample_side(rng: np.random.Generator, plan: Plan, side: int) -> list[Segment]:

@@ -5,51 +5,13 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from pipa.data.streets import figures, vehicles
-from pipa.data.streets.scene import Plan, Scene, Segment, Thing
+from pipa.data.streets.catalogue import models
+from pipa.data.streets.scene import KERB, Plan, Scene, Segment, Thing
 from pipa.data.streets.shapes import Model, Sketch, World, patches
 
 _BACKDROP, _GROUND = 1e6, 1e4  # painted before everything that stands
 _BREAKS = np.concatenate([[1.0], np.geomspace(4, 160, 13), [400.0]])
 _FINE = 45.0  # metres; beyond, small details are left out
-
-
-@cache
-def models(kind: str) -> tuple[Model, ...]:
-    """The models of one kind of thing, built once."""
-    if kind == "car":
-        return (
-            vehicles.car(4.3, 1.5, 1.1, 0.1),
-            vehicles.car(4.5, 1.45, 1.15, 0.75),
-            vehicles.car(4.6, 1.75, 0.9, 0.0),
-            vehicles.car(3.8, 1.55, 0.8, 0.05),
-        )
-    if kind in ("truck", "bus"):
-        make = vehicles.truck if kind == "truck" else vehicles.bus
-        sizes = ((7.2, 3.4), (8.0, 3.8), (6.4, 3.1)) if kind == "truck" else ((11, 3.2), (10, 3.0))
-        return tuple(make(*size) for size in sizes)
-    if kind == "person":
-        return tuple(
-            figures.person(stride, skirt=i % 4 == 1, bag=i % 3 == 2)
-            for i, stride in enumerate((0.1, 0.28, 0.36, 0.18, 0.42, 0.05))
-        )
-    if kind in ("rider", "rider_behind"):
-        return (figures.rider(behind=kind == "rider_behind"),)
-    if kind in ("tree", "bush"):
-        grow = figures.tree if kind == "tree" else figures.bush
-        return tuple(grow(seed, 11 if kind == "tree" else 7) for seed in range(8))
-    return _street_furniture(kind)
-
-
-def _street_furniture(kind: str) -> tuple[Model, ...]:
-    return {
-        "lamp": (figures.street_lamp(1.4), figures.street_lamp(2.2)),
-        "light": tuple(figures.traffic_light(i % 3, 0.0 if i < 6 else 3.0) for i in range(9)),
-        "sign": tuple(figures.traffic_sign(kind) for kind in range(6)),
-        "post": (figures.post(1.1, 0.2), figures.post(5.5, 0.2), figures.post(3.0, 0.16)),
-        "bin": (figures.litter_bin(),),
-        "bicycle": (figures.parked_bicycle(),),
-    }[kind]
 
 
 def build(scene: Scene, rng: np.random.Generator) -> World:
@@ -65,18 +27,20 @@ def build(scene: Scene, rng: np.random.Generator) -> World:
     for segment in scene.segments:
         _segment(world, segment, scene.plan, rng)
     for thing in scene.things:
-        _thing(world, thing, scene.plan.tint)
+        _thing(world, thing, scene)
     return world
 
 
-def _thing(world: World, thing: Thing, ground_tint: int) -> None:
+def _thing(world: World, thing: Thing, scene: Scene) -> None:
     area, near = thing.footprint, thing.footprint.z0
+    ground, left, right = scene.ground(thing.x, thing.z)
+    left, right = max(left, area.x0 - 0.1), min(right, area.x1 + 0.1)
     world.place(
-        _shadow(thing.ground),
+        _shadow(ground),
         near + 1e-3,
-        at=((area.x0 + area.x1) / 2, (area.z0 + area.z1) / 2),
-        scale=((area.x1 - area.x0) / 2 + 0.1, 1.0, (area.z1 - area.z0) / 2 + 0.1),
-        tint=ground_tint,
+        at=((left + right) / 2, (area.z0 + area.z1) / 2),
+        scale=((right - left) / 2, 1.0, (area.z1 - area.z0) / 2 + 0.1),
+        tint=scene.plan.tint,
     )
     choices = models(thing.kind)
     world.place(
@@ -154,7 +118,7 @@ def _ground(world: World, plan: Plan) -> None:
     sketch.quads(_strip(-left, right), "road")
     for side in (-1, 1):
         edge = plan.edge(side)
-        sketch.quads(_strip(side * edge, side * (edge + 0.22)), "kerb")
+        sketch.quads(_strip(side * edge, side * (edge + KERB)), "kerb")
         if plan.parking[(side + 1) // 2]:
             line = edge - plan.parking[(side + 1) // 2]
             sketch.quads(_strip(side * (line - 0.07), side * (line + 0.07)), "mark", 0.92)
@@ -277,7 +241,7 @@ def _fence(sketch: Sketch, part: Segment) -> None:
     step = 0.4 if part.z0 < 25 else 1.2
     count = max(int((part.z1 - part.z0) / step), 2)
     planks = patches(
-        _face(part, part.height), [(i / count, (i + 1) / count) for i in range(count)], [(0, 1)]
+        _face(part, part.height), [(i / count, (i + 1) / count) for i in range(count)], [(0.0, 1.0)]
     )
     sketch.quads(planks[::2], "plank")
     sketch.quads(planks[1::2], "plank", 0.78)
@@ -289,8 +253,9 @@ def _rail(sketch: Sketch, part: Segment) -> None:
     step = 0.4 if part.z0 < 25 else 0.8
     count = max(int((part.z1 - part.z0) / step), 2)
     bars = [(i / count, (i + 0.4) / count) for i in range(count)]
-    sketch.quads(patches(_face(part, part.height), bars, [(0, 1)]), "rail")
-    sketch.quads(patches(_face(part, part.height), [(0, 1)], [(0.08, 0.2), (0.86, 1)]), "rail", 0.9)
+    face = _face(part, part.height)
+    sketch.quads(patches(face, bars, [(0.0, 1.0)]), "rail")
+    sketch.quads(patches(face, [(0.0, 1.0)], [(0.08, 0.2), (0.86, 1.0)]), "rail", 0.9)
 
 
 def _hedge(sketch: Sketch, part: Segment) -> None:

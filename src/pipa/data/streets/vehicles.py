@@ -21,7 +21,7 @@ def car(length: float, height: float, nose: float, tail: float) -> Model:
     body = prism((-half, half, z0, z1), (-half, half, z0 + 0.1, z1 - 0.1), (0.28, belt))
     for name, shade in (("front", 0.95), ("rear", 0.95), ("left", 0.8), ("right", 0.8)):
         sketch.face(body[name], "paint", shade)
-        sketch.quads(patches(body[name], [(0, 1)], [(0, 0.16)]), "trim")
+        sketch.quads(patches(body[name], [(0.0, 1.0)], [(0.0, 0.16)]), "trim")
     sketch.face(body["top"], "paint", 1.1)
     lamps, low = [(0.03, 0.24), (0.76, 0.97)], [(0.5, 0.84)]
     sketch.quads(patches(body["rear"], lamps, low), "tail")
@@ -71,7 +71,7 @@ def truck(length: float, height: float) -> Model:
     sketch.quads(patches(box["rear"], [(0.485, 0.515)], [(0.03, 0.97)]), "truck_dark")
     sketch.quads(patches(box["rear"], [(0.04, 0.07), (0.93, 0.96)], [(0.1, 0.9)]), "cargo", 0.7)
     for name in ("left", "right"):
-        sketch.quads(patches(box[name], [(0, 1)], [(0.4, 0.52)]), "cab")
+        sketch.quads(patches(box[name], [(0.0, 1.0)], [(0.4, 0.52)]), "cab")
     for side in (-half, half):
         for z in (z0 + 1.0, z0 + 2.1, z1 - 1.2):
             _wheel(sketch, side, z, 0.5, "truck_dark", "truck_dark")
@@ -86,7 +86,7 @@ def bus(length: float, height: float) -> Model:
     body = prism((-half, half, z0, z1), (-half, half, z0, z1), (0.35, height))
     _box(sketch, body, "bus")
     for name in ("rear", "front", "left", "right"):
-        sketch.quads(patches(body[name], [(0, 1)], [(0, 0.1)]), "bus_dark")
+        sketch.quads(patches(body[name], [(0.0, 1.0)], [(0.0, 0.1)]), "bus_dark")
     sketch.quads(patches(body["rear"], [(0.08, 0.92)], [(0.52, 0.82)]), "bus_glass")
     sketch.quads(patches(body["front"], [(0.05, 0.95)], [(0.38, 0.82)]), "bus_glass")
     for name in ("rear", "front"):
@@ -108,10 +108,10 @@ def bus(length: float, height: float) -> Model:
 def bicycle(sketch: Sketch) -> None:
     """Draw a bicycle in the plane z = 0, riding towards +x; a little oversized."""
     for x in (-0.56, 0.56):
-        sketch.quads(_ring(x, 0.37, 0.37, 0.26), "tyre")
+        sketch.quads(_ring(x, 0.37, 0.37, 0.24), "tyre")
     hub, seat, crank, bar = (-0.56, 0.37), (-0.2, 0.9), (-0.05, 0.36), (0.42, 0.92)
     for start, end in ((hub, seat), (hub, crank), (crank, seat), (seat, bar), (crank, bar)):
-        sketch.limb(start, end, 0.09, "frame")
+        sketch.limb(start, end, 0.11, "frame")
     sketch.limb((0.56, 0.37), (0.4, 1.05), 0.09, "frame")
     sketch.limb((0.3, 1.06), (0.5, 1.06), 0.1, "tyre")
     sketch.limb((-0.34, 0.95), (-0.08, 0.95), 0.1, "tyre")

@@ -133,12 +133,14 @@ def _run(draw: Callable[[_Job], None], jobs: list[_Job], workers: int) -> Iterab
         yield from map(draw, jobs)
         return
     # fork: a user's script needs no `if __name__ == "__main__"`; elsewhere it is not safe
-    method = "fork" if sys.platform == "linux" else "spawn"
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(
-        workers, context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        yield from pool.map(draw, jobs, chunksize=8)
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends OpenCV's threads: a forked process waits for ever for its copies
+    try:
+        with ProcessPoolExecutor(workers, context) as pool:
+            yield from pool.map(draw, jobs, chunksize=8)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _draw(
