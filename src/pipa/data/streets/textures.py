@@ -137,7 +137,7 @@ def _noise(seed: int, slope: float) -> Plane:
     white = np.random.default_rng(seed).standard_normal((_TILE, _TILE))
     y, x = np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]
     radius = np.maximum(np.hypot(x, y), 1.5 / _TILE)
-    noise = np.fft.irfft2(np.fft.rfft2(white) * radius ** (-slope / 1.0), s=(_TILE, _TILE))
+    noise = np.fft.irfft2(np.fft.rfft2(white) * radius**-slope, s=(_TILE, _TILE))
     noise = (noise - noise.mean()) / noise.std()
     # sixteenths, so that libraries' last bits of the transform do not matter
     rounded: Plane = (np.round(np.clip(noise, -2.5, 2.5) * 16) / 16 * 0.5).astype(np.float32)
