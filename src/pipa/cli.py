@@ -29,7 +29,7 @@ pipa: adapt a segmenter from labelled images of one world to unlabelled images o
   pipa doctor                   what this machine and installation offer
 
 `pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
-A DATA is [FORMAT:]PATH with FORMAT one of folder, gta5, synthia, cityscapes, acdc, dark_zurich, list.
+A DATA is [FORMAT:]PATH; FORMAT: folder, gta5, synthia, cityscapes, acdc, dark_zurich, list.
 """
 
 

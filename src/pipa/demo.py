@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.table import Table
 
-from pipa.data.images import read_image, read_label
 from pipa.data.module import UDAData
+from pipa.data.opening import open_labelled
 from pipa.evaluate.evaluate import evaluate
 from pipa.evaluate.plots import Series
 from pipa.evaluate.report import GalleryRow, RunRecord, write_report
-from pipa.evaluate.scores import Result, comparison_table, display_name
+from pipa.evaluate.scores import Result, comparison_table, display_name, write_whole
 from pipa.train import MethodOptions, Run, StudentOptions, train
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm
@@ -32,6 +32,7 @@ METHODS = {
     "self_training": replace(SELF_TRAINING, views=1.0),
     "pipa": replace(SELF_TRAINING, pixel=True, patch=True),
 }
+HELD_OUT = "streets/test"
 GALLERY = 6
 
 
@@ -48,10 +49,7 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1200) -> Table:
     """
     since = time.perf_counter()
     runs = {name: run_method(out / name, name, seed=seed, steps=steps) for name in METHODS}
-    streets = next(iter(runs.values())).data.root
-    results = {
-        name: evaluate(run.student, f"folder:{streets / 'test'}") for name, run in runs.items()
-    }
+    results = {name: evaluate(run.student, HELD_OUT) for name, run in runs.items()}
     seconds = time.perf_counter() - since
     write_results(out / "results.json", results, seconds)
     records = {
@@ -60,17 +58,12 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1200) -> Table:
     facts = {
         "Command": f"pipa demo --seed {seed} --steps {steps}",
         "Data": "Streets: 200 labelled game images, 400 unlabelled and 200 held-out camera images",
-        "Student passes": "four per step for each method, on the same source batches",
+        "Budget": "four student passes per step for each method, on the same source batches",
         "Time": f"{seconds:.0f} s on {os.cpu_count()} cores",
     }
-    write_report(
-        out / "report.html",
-        "From the game to the camera",
-        records,
-        gallery(streets / "test", runs),
-        facts,
-        labels=runs["pipa"].labels,
-    )
+    shown = gallery(runs)
+    title = "From the game to the camera"
+    write_report(out / "report.html", title, records, shown, facts, labels=runs["pipa"].labels)
     return comparison_table(results, title="IoU on held-out camera images, in percent")
 
 
@@ -78,11 +71,9 @@ def run_method(out: Path, name: str, *, seed: int, steps: int) -> Run:
     """Train one of `METHODS` on Streets, the settings all the same but for its losses."""
     shutil.rmtree(out, ignore_errors=True)
     method = replace(METHODS[name], start=steps // 3)
-    later = {"start": steps // 3, "warm_up": steps // 10}
     return train(
         out,
         data=UDAData(
-            format="streets",
             source="streets",
             target="streets",
             validation="streets",
@@ -94,10 +85,16 @@ def run_method(out: Path, name: str, *, seed: int, steps: int) -> Run:
         ),
         student=StudentOptions(name="small"),
         method=method,
-        pixel=PixelTerm(width=64, dim=64),
-        patch=PatchTerm(width=64, dim=64, queries=800, memory=1024, **later),
+        pixel=PixelTerm(width=64, dim=64, anchors=512),
+        patch=PatchTerm(width=64, dim=64, queries=400, memory=1024, start=steps // 3),
         optim=Optim(lr=2e-3, head=1.0, warm_up=50, power=0.9, clip=5.0),
-        trainer={"max_steps": steps, "accelerator": "cpu", "enable_model_summary": False},
+        trainer={
+            "max_steps": steps,
+            "accelerator": "cpu",
+            "val_check_interval": max(1, steps // 4),
+            "limit_val_batches": 50,
+            "enable_model_summary": False,
+        },
         seed=seed,
     )
 
@@ -107,9 +104,7 @@ def write_results(path: Path, results: dict[str, Result], seconds: float) -> Non
     record: dict[str, Any] = {
         name: {"miou": result.miou, "iou": result.iou} for name, result in results.items()
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record | {"seconds": round(seconds, 1)}, indent=1))
-    part.replace(path)
+    write_whole(path, json.dumps(record | {"seconds": round(seconds, 1)}, indent=1))
 
 
 def read_curves(out: Path) -> dict[str, Series]:
@@ -123,13 +118,12 @@ def read_curves(out: Path) -> dict[str, Series]:
     return dict(series)
 
 
-def gallery(folder: Path, runs: dict[str, Run]) -> list[GalleryRow]:
+def gallery(runs: dict[str, Run]) -> list[GalleryRow]:
     """A few held-out images, their truth, and what source-only and PiPa made of them."""
-    images = sorted((folder / "images").iterdir())
+    images, _ = open_labelled(HELD_OUT)
     rows = []
-    for path in images[:: len(images) // GALLERY][:GALLERY]:
-        image = read_image(path)
-        truth = read_label(folder / "labels" / f"{path.stem}.png")
-        shown = {name: runs[name].student.predict(image) for name in ("source_only", "pipa")}
-        rows.append(GalleryRow(image, truth, shown))
+    for index in range(0, len(images), len(images) // GALLERY)[:GALLERY]:
+        sample = images.load(index)
+        seen = {name: runs[name].student.predict(sample.image) for name in ("source_only", "pipa")}
+        rows.append(GalleryRow(sample.image, sample.label, seen))
     return rows

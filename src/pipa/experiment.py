@@ -1,4 +1,4 @@
-"""An experiment file: its sections are signatures, so `--help` and YAML cannot disagree with code."""
+"""An experiment file: its sections are signatures, so that `--help` and YAML agree with code."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,14 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
     config = parser.parse_args(spelled_out(given))
-    built = parser.instantiate_classes(config)
+    built = parser.instantiate(config)
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
     sections |= {"pixel": built.pixel, "patch": built.patch, "trainer": built.trainer.as_dict()}
     if sections["trainer"]["max_steps"] < 1:
         raise PipaError("must be at least 1", "--trainer.max_steps")
     out: Path = built.out
-    return {**sections, "out": out, "seed": built.seed, "resume": built.resume}
+    text = parser.dump(config)
+    return {**sections, "out": out, "seed": built.seed, "resume": built.resume, "config": text}
 
 
 def add_sections(parser: "ArgumentParser") -> None:

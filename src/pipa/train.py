@@ -5,6 +5,7 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 """
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -23,7 +24,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from pipa.data.labels import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
-from pipa.evaluate.scores import Result
+from pipa.evaluate.scores import Result, write_whole
 from pipa.models.hub import create_segmenter, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
@@ -44,7 +45,7 @@ class StudentOptions:
     """The `student:` section: which network.
 
     Args:
-        name: HEAD_BACKBONE: daformer_mit_b0 ... b5, hrda_mit_b0 ... b5, fpn_mobilenet_v2, small, ...
+        name: HEAD_BACKBONE: daformer_mit_b0 ... b5, hrda_mit_b0 ... b5, fpn_mobilenet_v2, small.
         pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5) or a
             local folder; None: random.
         options: Further arguments of `pipa.create_segmenter`.
@@ -171,15 +172,38 @@ def train(
     trainer: Mapping[str, Any],
     seed: int = 0,
     resume: bool = False,
+    config: str | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train, validate, and write the run's folder.
 
+    Args:
+        out: The run's folder; made, or gone on with when `resume`.
+        data: What to train on.
+        student: Which network.
+        method: Which losses.
+        pixel: The pixel term, used where `method.pixel`.
+        patch: The patch term, used where `method.patch`.
+        optim: Learning rate, schedule, clipping.
+        trainer: Arguments of Lightning's trainer; `max_steps` is needed.
+        seed: Decides the first weights and every draw of the method; the data have their own.
+        resume: Go on from the folder's last checkpoint.
+        config: Text of the experiment file, to be kept in the folder.
+        callbacks: More of Lightning's callbacks.
+
     Raises:
         PipaError: The folder holds another run or cannot be written, or the data are bad.
     """
+    if method.name == "self_training" and data.target is None:
+        raise PipaError(
+            "self-training needs target images",
+            "--data.target",
+            "Give a folder of images, or --method.name source_only.",
+        )
     last = prepare_folder(out, resume)
     data.setup("fit")
+    if config is not None:
+        write_whole(out / "config.yaml", config)
     L.seed_everything(seed, verbose=False)
     network = create_segmenter(
         student.name,
@@ -187,6 +211,7 @@ def train(
         pretrained=student.pretrained,
         **(student.options or {}),
     )
+    network = network.to(memory_format=torch.channels_last)  # faster convolutions, CPU and GPU
     module = build_method(
         method,
         network,
@@ -199,7 +224,7 @@ def train(
     )
     engine = build_trainer(out, data, trainer, callbacks)
     with warnings.catch_warnings():
-        ignore_lightning_chatter()
+        hush_lightning()
         engine.fit(module, datamodule=data, ckpt_path=last)
         result = validate(engine, module, data)
     if engine.is_global_zero:
@@ -234,6 +259,8 @@ def build_trainer(
     if several and given.get("strategy", "auto") == "auto":
         # Terms that start late leave projection heads without a gradient.
         given["strategy"] = "ddp_find_unused_parameters_true"
+    if data.validation is None:
+        given["limit_val_batches"] = 0
     every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
     return L.Trainer(
         **given,
@@ -245,7 +272,7 @@ def build_trainer(
             CSVLogger(out, name=None, version=""),
         ],
         callbacks=[
-            Progress(refresh_rate=10),
+            *([Progress(refresh_rate=10)] if given.get("enable_progress_bar", True) else []),
             Throughput(),
             FiniteGuard(),
             Pictures(data.labels.colours, every=int(every)),
@@ -256,6 +283,7 @@ def build_trainer(
                 every_n_train_steps=int(every),
                 save_last=True,
                 save_top_k=1,
+                enable_version_counter=False,
             ),
             *callbacks,
         ],
@@ -276,9 +304,7 @@ def write_run(out: Path, module: Method, result: Result | None) -> None:
     record = {"environment": environment(), "seed": module.seed}
     if result is not None:
         record |= {"miou": result.miou, "iou": result.iou}
-    partial = out / "results.json.part"
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(out / "results.json")
+    write_whole(out / "results.json", json.dumps(record, indent=1))
 
 
 def environment() -> dict[str, str]:
@@ -296,11 +322,16 @@ def environment() -> dict[str, str]:
     }
 
 
-def ignore_lightning_chatter() -> None:
-    """Hide advice that does not apply: our loaders are infinite and few workers are enough here."""
+def hush_lightning() -> None:
+    """Hide advertisements, and advice that does not apply to runs without epochs."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
-        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*exists and is not empty.*",
+        ".*in eval mode at the start of training.*",  # the teacher, on purpose
+        ".*resuming from a checkpoint that ended before the epoch ended.*",
+        ".*dirpath has changed.*",  # a run that was moved, then resumed
+        ".*manual optimization and every_n_train_steps.*",  # after the update is what we want
     ):
         warnings.filterwarnings("ignore", text)

@@ -85,10 +85,10 @@ class SelfTraining(Method):
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            for term in self.target_terms:  # beta L_Patch, MIC, yours
-                if weight := term.weight_at(step):
-                    losses[term.name] = weight * term(self.student, batch, pseudo, generator)
-                    self.manual_backward(losses[term.name])
+            for task in self.target_terms:  # beta L_Patch, MIC, yours
+                if weight := task.weight_at(step):
+                    losses[task.name] = weight * task(self.student, batch, pseudo, generator)
+                    self.manual_backward(losses[task.name])
             self.moment = Moment(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

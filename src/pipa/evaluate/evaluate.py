@@ -1,0 +1,43 @@
+"""Mean IoU of a finished model on labelled images."""
+
+import torch
+from rich.progress import track
+
+from pipa.data.module import labelled_images
+from pipa.errors import PipaError
+from pipa.evaluate.scores import Result, Scores
+from pipa.models.segmenter import Segmenter
+from pipa.models.windows import evaluating, slide
+
+
+def evaluate(
+    model: Segmenter,
+    data: str,
+    *,
+    classes: str | None = None,
+    resize: tuple[int, int] | None = None,
+) -> Result:
+    """Score a model on every image of `data`, by sliding windows.
+
+    Args:
+        model: The network; it is left in the mode it came in.
+        data: [FORMAT[/SPLIT]:]PATH of labelled images.
+        classes: The model's classes, as for `UDAData`; None: those of the data.
+        resize: Scale images and labels to fit into this first; None: as they are.
+
+    Raises:
+        PipaError: The data's classes are not the model's, or a file is bad.
+    """
+    images, labels = labelled_images(data, classes, resize=resize)
+    if labels.num_classes != model.num_classes:
+        raise PipaError(
+            f"has {labels.num_classes} classes, the model {model.num_classes}",
+            data,
+            "Give --classes the class table that the model was trained with.",
+        )
+    scores = Scores(labels).to(model.mean.device)
+    with evaluating(model), torch.inference_mode():
+        for batch in track(images, description="scoring", transient=True):
+            image, label = batch.image.to(model.mean.device), batch.label.to(model.mean.device)
+            scores.update(slide(model, image).argmax(1), label)
+    return scores.result()

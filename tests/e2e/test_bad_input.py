@@ -1,0 +1,174 @@
+"""Bad input through the command line: one clear line, exit code 2, nothing half-written."""
+
+import os
+
+import numpy as np
+import pytest
+from builders import folder
+
+from pipa.data.images import write_png
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def source(tmp_path):
+    return folder(tmp_path / "source", 3)
+
+
+@pytest.fixture
+def target(tmp_path):
+    return folder(tmp_path / "target", 3, labelled=False, seed=9)
+
+
+@pytest.fixture
+def refused(pipa, tmp_path):
+    """Train with these options; it must refuse in one line that holds all the words."""
+
+    def check(*options, words):
+        out = tmp_path / "run"
+        done = pipa("train", *TINY, f"--out={out}", "--trainer.max_steps=3", *options)
+        assert done.code == 2
+        lines = done.err.strip().splitlines()
+        assert len(lines) == 1, done.err
+        assert lines[0].startswith("pipa: ")
+        assert "Traceback" not in done.err
+        for word in words:
+            assert str(word) in lines[0], lines[0]
+        assert not (out / "model").exists()
+        assert not list(tmp_path.rglob("*.part"))
+
+    return check
+
+
+def test_missing_folder(refused, target, tmp_path):
+    refused(
+        f"--data.source={tmp_path / 'nowhere'}",
+        f"--data.target={target}",
+        words=["nowhere", "images"],
+    )
+
+
+def test_image_without_label(refused, source, target):
+    (source / "labels" / "001.png").unlink()
+    refused(f"--data.source={source}", f"--data.target={target}", words=["001", "label"])
+
+
+def test_label_with_an_id_outside_the_classes(refused, source, target):
+    path = source / "labels" / "001.png"
+    write_png(path, np.full((48, 64), 7, np.uint8))
+    refused(f"--data.source={source}", f"--data.target={target}", words=[path, "7"])
+
+
+def test_unreadable_png(refused, source, target):
+    path = source / "images" / "001.png"
+    path.write_bytes(path.read_bytes()[:40])
+    refused(f"--data.source={source}", f"--data.target={target}", words=[path])
+
+
+def test_unreadable_target(refused, source, target):
+    path = target / "images" / "001.png"
+    path.write_bytes(b"")
+    refused(f"--data.source={source}", f"--data.target={target}", words=[path])
+
+
+def test_image_and_label_of_different_size(refused, source, target):
+    path = source / "labels" / "002.png"
+    write_png(path, np.zeros((40, 64), np.uint8))
+    refused(f"--data.source={source}", f"--data.target={target}", words=[path, "48x64", "40x64"])
+
+
+def test_empty_target(refused, source, tmp_path):
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    refused(f"--data.source={source}", f"--data.target={tmp_path / 'empty'}", words=["empty"])
+
+
+def test_crop_larger_than_the_image(refused, source, target):
+    refused(
+        f"--data.source={source}",
+        f"--data.target={target}",
+        "--data.crop=512",
+        words=["512x512", "48x64"],
+    )
+
+
+def test_unknown_config_key(refused, source, target, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("method: {pixle: true}\n")
+    refused(
+        f"--config={config}", f"--data.source={source}", f"--data.target={target}", words=["pixle"]
+    )
+
+
+def test_unknown_option(refused, source):
+    refused(f"--data.source={source}", "--data.sauce=2", words=["data.sauce"])
+
+
+def test_config_that_is_not_there(refused, tmp_path):
+    refused(f"--config={tmp_path / 'none.yaml'}", words=["none.yaml"])
+
+
+def test_no_source(refused):
+    refused(words=["data.source"])
+
+
+@pytest.mark.parametrize("option", ["--method.name=magic", "--optim.lr=fast"])
+def test_bad_value(refused, source, option):
+    refused(f"--data.source={source}", option, words=[option.split("=")[1]])
+
+
+def test_output_that_is_a_file(refused, source, target, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    refused(
+        f"--data.source={source}",
+        f"--data.target={target}",
+        f"--out={tmp_path / 'taken' / 'run'}",
+        words=["taken"],
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_output_not_writable(refused, source, target, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    refused(
+        f"--data.source={source}",
+        f"--data.target={target}",
+        f"--out={closed / 'run'}",
+        words=["closed"],
+    )
+
+
+def test_a_run_is_not_overwritten(refused, source, target, tmp_path):
+    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+    refused(
+        f"--data.source={source}",
+        f"--data.target={target}",
+        f"--out={tmp_path / 'old'}",
+        words=["old", "--resume"],
+    )
+
+
+def test_self_training_without_a_target(refused, source):
+    refused(f"--data.source={source}", words=["target"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["fly"], "fly"),
+        (["predict"], "model"),
+        (["predict", "nowhere", "x.png"], "nowhere"),
+        (["eval", "nowhere", "data"], "nowhere"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["convert", "nowhere.pth", "out"], "nowhere.pth"),
+    ],
+)
+def test_other_commands_refuse_in_one_line(pipa, arguments, word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = pipa(*arguments)
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert word in done.err
+    assert not list(tmp_path.iterdir())
