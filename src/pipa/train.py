@@ -211,7 +211,7 @@ def train(
         pretrained=student.pretrained,
         **(student.options or {}),
     )
-    network = network.to(memory_format=torch.channels_last)  # faster convolutions, CPU and GPU
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     module = build_method(
         method,
         network,

@@ -78,8 +78,8 @@ class Segmenter(nn.Module, ABC):
 
     mean: Tensor
     std: Tensor
-    backbone: nn.Module
-    """Has `channels: list[int]`; answers with four maps at strides 4, 8, 16, 32."""
+    backbone: Any
+    """A module with `channels: list[int]`; answers with four maps at strides 4, 8, 16, 32."""
     config: dict[str, Any]
     """What `create_segmenter` was told: `create_segmenter(**config)` builds the same network."""
     labels: Legend | None
