@@ -208,5 +208,5 @@ def _write(picture: UInt8[np.ndarray, "h w 3"], text: str, at: tuple[int, int]) 
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
 
 
-def _fill(cell: UInt8[np.ndarray, "h w 3"], width: int) -> UInt8[np.ndarray, "h v 3"]:
+def _fill(cell: UInt8[np.ndarray, "h w 3"], width: int) -> UInt8[np.ndarray, "y x 3"]:
     return np.pad(cell, ((4, 4), (4, 4 + width - cell.shape[1]), (0, 0)), constant_values=255)

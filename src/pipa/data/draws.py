@@ -5,7 +5,7 @@ processes, and for every method. Images stay uint8 until they are on the device.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -226,6 +226,7 @@ def _flip(view: View, flip: bool) -> View:
 Drawn = TypeVar("Drawn", SourceDraw, TargetDraw, covariant=True)
 
 
+@runtime_checkable
 class Drawing(Protocol[Drawn]):
     """What draws one thing with a generator."""
 

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -110,8 +111,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise PipaError(f"cannot be written ({error.strerror})", path) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _bytes(path: Path, count: int = -1) -> UInt8[np.ndarray, " n"]:
@@ -158,7 +161,7 @@ def _png_depth_and_kind(data: UInt8[np.ndarray, " n"]) -> tuple[int, int]:
     return int(data[24]), int(data[25])
 
 
-def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
+def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " m"]:
     """The same PNG, but its palette indices are grey values: OpenCV would give the colours."""
     kept = [np.frombuffer(_PNG, np.uint8)]
     for name, start, end in _chunks(data):

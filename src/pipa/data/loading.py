@@ -55,7 +55,10 @@ class Batches(Generic[Ready]):
         """
         for stored in self.loader:
             if isinstance(stored, PipaError):
-                raise stored
+                try:
+                    raise stored
+                finally:
+                    del stored  # frame and error would hold each other, and the workers
             self.skipped.extend(stored.skipped)
             if stored.tensors:
                 yield self.ready([t.to(self.device, non_blocking=True) for t in stored.tensors])

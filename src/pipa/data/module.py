@@ -133,6 +133,8 @@ class UDAData(L.LightningDataModule):
             PipaError: Something is not as it should be.
         """
         _, source, target, validation = self._opened
+        if self.trainer is not None and validation is None:
+            self.trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
         if stage not in (None, "fit") or self.on_error == "skip":
             return
         for index in some(source):

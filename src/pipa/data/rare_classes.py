@@ -7,6 +7,8 @@ labels it was made of: a changed data set is noticed.
 import hashlib
 import io
 import logging
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +177,9 @@ def _key(images: Segmentation, names: Sequence[str]) -> str:
 
 def _read(path: Path, shape: tuple[int, int]) -> Int[np.ndarray, "n k"] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             counts = np.asarray(file["counts"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return counts if counts.shape == shape else None
 

@@ -115,7 +115,10 @@ def streets_folder(settings: str = "") -> Path:
     given = _options(settings)
     if strange := set(given) - set(options):
         raise PipaError(f"streets has no setting {strange.pop()}", remedy=f"{', '.join(options)}.")
-    options |= given
+    try:
+        options |= {name: type(options[name])(value) for name, value in given.items()}
+    except (TypeError, ValueError) as error:
+        raise PipaError(f"streets:{settings}: {error}") from error
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for module in sorted(Path(streets.__path__[0]).glob("*.py")):  # another generator, other files
         digest.update(module.read_bytes())

@@ -1,0 +1,294 @@
+"""`UDAData`: the batches of a training, whatever the number of workers; and every refusal."""
+
+import shutil
+from itertools import islice
+
+import lightning as L
+import pytest
+import torch
+from builders import CLASSES, cityscapes, folder, gta5
+from torch import nn
+
+from pipa.batch import Batch
+from pipa.data.module import UDAData, labelled_images
+from pipa.errors import PipaError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("module")
+    folder(root / "source")
+    folder(root / "target", labelled=False, shift=30, seed=10)
+    folder(root / "val", 3, shift=30, seed=20)
+    return root
+
+
+def data(root, **options):
+    given = {
+        "source": str(root / "source"),
+        "target": str(root / "target"),
+        "validation": str(root / "val"),
+        "crop": (24, 32),
+        "batch_size": 3,
+        "pair_crop": 24,
+        "workers": 0,
+    }
+    return UDAData(**(given | options))
+
+
+def batches(module, count=4):
+    module.setup("fit")
+    return list(islice(module.train_dataloader(), count))
+
+
+def flat(batch):
+    """All tensors of a batch."""
+    found = [batch.source.image, batch.source.label]
+    views = [batch.target] if batch.target else []
+    if batch.pair:
+        views += [batch.pair.first, batch.pair.second]
+        found += [batch.pair.shift, batch.pair.flipped]
+    return found + [t for view in views for t in (view.image, view.valid)]
+
+
+def equal(one, two):
+    return all(
+        len(flat(a)) == len(flat(b))
+        and all(torch.equal(s, t) for s, t in zip(flat(a), flat(b), strict=True))
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_a_batch_is_what_training_expects(root):
+    (batch,) = batches(data(root), 1)
+    assert isinstance(batch, Batch)
+    assert batch.source.image.shape == batch.target.image.shape == (3, 3, 24, 32)
+    assert batch.source.image.is_contiguous()
+    assert 0 <= batch.source.image.min() < 0.3 < 0.7 < batch.source.image.max() <= 1
+    assert batch.source.label.dtype == torch.int64
+    assert set(batch.source.label.unique().tolist()) <= {0, 1, 2}
+    assert batch.pair.first.image.shape == batch.pair.second.image.shape == (3, 3, 24, 24)
+    assert batch.pair.shift.shape == batch.pair.flipped.shape == (3, 2)
+    assert batch.pair.flipped.dtype == torch.bool
+    assert batch.target.valid.all()
+
+
+def test_the_same_for_any_number_of_workers_and_any_cache(root):
+    want = batches(data(root))
+    for options in ({"workers": 2}, {"cache": False}, {"cache": True, "workers": 1}):
+        assert equal(batches(data(root, **options)), want), options
+
+
+def test_the_same_source_for_every_method(root):
+    want = batches(data(root))
+    for options in ({"target": None}, {"with_target": False}, {"pair_crop": None}):
+        got = batches(data(root, **options))
+        for a, b in zip(got, want, strict=True):
+            assert torch.equal(a.source.image, b.source.image)
+            assert torch.equal(a.source.label, b.source.label)
+        assert all((batch.target is None) == ("pair_crop" not in options) for batch in got)
+        assert all(batch.pair is None for batch in got)
+    assert not equal(batches(data(root, seed=1)), want)
+
+
+class Watching(L.LightningModule):
+    """Learns nothing; keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Linear(1, 1), []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch)
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def validation_step(self, batch, batch_idx):
+        """Without one, Lightning warns."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(tmp_path, **options):
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+
+
+def test_a_resumed_training_goes_on_with_the_next_draws(root, tmp_path):
+    once, module = Watching(), data(root, validation=None)
+    trainer(tmp_path, max_steps=5, enable_checkpointing=False).fit(once, datamodule=module)
+    assert equal(once.seen, batches(data(root), 5))
+
+    first, second = Watching(), Watching()
+    begun = trainer(tmp_path, max_steps=2, enable_checkpointing=False)
+    begun.fit(first, datamodule=data(root, validation=None))
+    begun.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = trainer(tmp_path, max_steps=5, enable_checkpointing=False)
+    module = data(root, validation=None)
+    resumed.fit(second, datamodule=module, ckpt_path=tmp_path / "last.ckpt")
+    assert equal(first.seen + second.seen, once.seen)
+
+
+def test_processes_share_the_draws(root):
+    from pipa.data.loading import Numbers
+
+    alone = list(islice(Numbers(10, 4), 3))
+    two = [list(islice(Numbers(10, 2, rank, 2), 3)) for rank in (0, 1)]
+    for step in range(3):
+        assert sorted(two[0][step] + two[1][step]) == alone[step]
+    assert list(islice(Numbers(10 + 8, 4), 1)) == [alone[2]]
+
+
+def test_validation_shows_whole_images_with_their_labels(root):
+    module = data(root, target_resize=(24, 32))
+    shown = list(module.val_dataloader())
+    assert [tuple(item.label.shape) for item in shown] == [(1, 24, 32)] * 3
+    images, labels = labelled_images(str(root / "val"))
+    assert len(images) == 3
+    assert labels.names == ("ground", "water", "forest")
+    assert [tuple(item.image.shape) for item in images] == [(1, 3, 48, 64)] * 3
+    assert data(root, validation=None).val_dataloader() == []
+
+
+def test_a_targets_labels_are_never_opened(root, tmp_path):
+    shutil.copytree(root / "source", tmp_path / "target")
+    for path in (tmp_path / "target" / "labels").iterdir():
+        path.write_bytes(b"secret")
+    batches(data(root, target=str(tmp_path / "target")))
+
+
+def test_labels_are_those_of_the_option_else_of_the_source(root, tmp_path):
+    gta5(tmp_path / "gta")
+    cityscapes(tmp_path / "cs")
+    module = data(
+        root,
+        source=f"gta5:{tmp_path}/gta",
+        target=f"cityscapes:{tmp_path}/cs",
+        validation=f"cityscapes:{tmp_path}/cs",
+    )
+    assert module.labels.num_classes == 19
+    (tmp_path / "few.yaml").write_text(
+        "0: {name: flat, cityscapes: [0, 1, 9]}\n1: {name: vehicle, cityscapes: [13, 14, 15]}\n"
+    )
+    module = data(
+        root,
+        source=f"gta5:{tmp_path}/gta",
+        target=f"cityscapes:{tmp_path}/cs",
+        validation=f"cityscapes:{tmp_path}/cs",
+        classes=str(tmp_path / "few.yaml"),
+    )
+    assert module.labels.names == ("flat", "vehicle")
+    got = {int(i) for batch in batches(module) for i in batch.source.label.unique()}
+    assert got == {0, 1, 255}
+    assert {int(i) for item in module.val_dataloader() for i in item.label.unique()} == {0, 1, 255}
+
+
+def test_absent_classes_are_told(root, tmp_path, caplog):
+    shutil.copytree(root / "source", tmp_path / "data")
+    (tmp_path / "data" / "classes.yaml").write_text(CLASSES + "3: {name: lava}\n")
+    module = data(root, source=str(tmp_path / "data"), validation=None)
+    batches(module, 1)
+    assert "the source has no pixel of: lava" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_in_training_arrives_whole(root, tmp_path, workers):
+    shutil.copytree(root / "source", tmp_path / "data")
+    image = tmp_path / "data" / "images" / "002.png"
+    module = data(root, source=str(tmp_path / "data"), workers=workers, cache=False)
+    module.setup("fit")
+    loader = iter(module.train_dataloader())
+    next(loader)
+    image.write_bytes(image.read_bytes()[:200])
+    fault = None
+    try:  # pytest.raises would keep the frames, and with them the workers
+        list(islice(loader, 20))
+    except PipaError as error:
+        fault = error.with_traceback(None)
+    assert str(fault).startswith(f"{image}: the file is truncated or no image. ")
+    assert fault.where == image
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers):
+    for name in ("source", "target", "val"):
+        shutil.copytree(root / name, tmp_path / name)
+    for spoiled in ("source/images/002.png", "target/images/001.png", "val/images/001.png"):
+        (tmp_path / spoiled).write_bytes(b"x")
+    (tmp_path / "source" / "labels" / "001.png").write_bytes(b"x")
+    module = data(tmp_path, on_error="skip", workers=workers, rare_class_temperature=None)
+    assert len(batches(module, 8)) == 8
+    assert len(list(module.val_dataloader())) == 2
+    named = {str(error.where.relative_to(tmp_path)) for error in module.skipped}
+    assert named == {
+        "source/images/002.png",
+        "source/labels/001.png",
+        "target/images/001.png",
+        "val/images/001.png",
+    }
+
+
+def test_where_everything_is_faulty_skipping_ends(root, tmp_path):
+    shutil.copytree(root / "source", tmp_path / "data")
+    for path in (tmp_path / "data" / "images").iterdir():
+        path.write_bytes(b"x")
+    module = data(root, source=str(tmp_path / "data"), on_error="skip", rare_class_temperature=None)
+    with pytest.raises(PipaError, match="truncated"):
+        batches(module, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"crop": 49}, "the crop of 49x49 is larger than the image, 48x64"),
+        ({"crop": 48, "target_resize": (40, 50)}, "larger than the image, 38x50 after resizing"),
+        ({"source": "/nowhere"}, "/nowhere/images: the folder does not exist"),
+        ({"target": "/nowhere"}, "the folder does not exist"),
+        ({"validation": "/nowhere"}, "the folder does not exist"),
+        ({"classes": "/nowhere.yaml"}, "is no file"),
+        ({"format": "kitti"}, "the format kitti is not known"),
+    ],
+)
+def test_wrong_options_fail_before_training(root, options, problem):
+    with pytest.raises(PipaError) as caught:
+        data(root, **options).setup("fit")
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("labels/001.png", None, "has no label"),
+        ("images/001.png", b"abc", "001.png: the file is truncated or no image"),
+        ("labels/001.png", "small", "the image has 48x64 pixels, its label 8x8"),
+        ("labels/001.png", "id", "label id 77 is not in"),
+    ],
+)
+def test_faulty_files_fail_before_training(root, tmp_path, name, content, problem):
+    import numpy as np
+
+    from pipa.data.images import write_png
+
+    shutil.copytree(root / "source", tmp_path / "data")
+    path = tmp_path / "data" / name
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        size = (8, 8) if content == "small" else (48, 64)
+        write_png(path, np.full(size, 0 if content == "small" else 77, np.uint8))
+    with pytest.raises(PipaError) as caught:
+        data(root, source=str(tmp_path / "data")).setup("fit")
+    assert problem in str(caught.value)
+    assert str(tmp_path / "data") in str(caught.value)
+
+
+def test_the_constructor_touches_no_file():
+    UDAData("gta5:/nowhere", "cityscapes:/nowhere", "cityscapes:/nowhere", crop=512)

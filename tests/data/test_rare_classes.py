@@ -1,0 +1,129 @@
+"""Rare class sampling against the authors' numbers and rules, and its file of statistics."""
+
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from builders import folder
+
+from data.golden import RECORD
+from pipa.data.images import read_label, write_png
+from pipa.data.opening import open_labelled
+from pipa.data.rare_classes import (
+    RareClasses,
+    absent,
+    class_counts,
+    class_probabilities,
+    count_pixels,
+)
+from pipa.errors import PipaError
+
+
+@pytest.fixture
+def table():
+    """The authors' statistics as counts."""
+    counts = np.zeros((len(RECORD["rcs"]["table"]), 19), np.int64)
+    for row, entry in zip(counts, RECORD["rcs"]["table"], strict=True):
+        for name, pixels in entry.items():
+            if name != "file":
+                row[int(name)] = pixels
+    return counts
+
+
+@pytest.mark.parametrize("temperature", ["0.01", "0.1", "0.5"])
+def test_probabilities_are_the_authors(table, temperature):
+    want = RECORD["rcs"]["probs"][temperature]
+    got = class_probabilities(table, float(temperature))
+    assert got[want["classes"]] == pytest.approx(want["probs"], rel=1e-4)
+    assert got.sum() == pytest.approx(1)
+
+
+def test_draws_follow_the_probabilities_and_the_authors_choice_of_images(table):
+    rare = RareClasses(table, 0.1, min_pixels=3000)
+    rng = np.random.default_rng(0)
+    drawn = [rare.draw(rng) for _ in range(20_000)]
+    shares = Counter(chosen for _, chosen, _ in drawn)
+    want = class_probabilities(table, 0.1)
+    for k in range(19):
+        assert abs(shares[k] / 20_000 - want[k]) < 5 * np.sqrt(want[k] / 20_000) + 1e-9
+    of = {k: {image for image, chosen, _ in drawn if chosen == k} for k in range(19)}
+    for k in (12, 17, 18):
+        assert of[k] == {i for i in range(len(table)) if table[i, k] > 3000}
+    for draw in RECORD["rcs"]["draws"]:
+        eligible = RareClasses(table, draw["temp"], draw["min_pixels"])._tables[2]
+        assert draw["source_calls"][0][0] in eligible[draw["cls"]]
+
+
+def test_a_class_of_which_no_image_has_enough_needs_less():
+    counts = np.array([[9000, 700, 5, 0], [9000, 90, 1, 0]])
+    rare = RareClasses(counts, 0.5, min_pixels=3000)
+    assert rare.thresholds().tolist() == [3000, 375, 2, 0]
+    rng = np.random.default_rng(0)
+    assert {rare.draw(rng)[:2] for _ in range(300)} == {(0, 0), (1, 0), (0, 1), (0, 2)}
+    assert absent(counts, "abcd") == ["d"]
+
+
+def test_small_images_need_less_in_proportion():
+    large, small = np.full((2, 2), 1914 * 1052 // 2), np.full((2, 2), 64 * 64 // 2)
+    assert RareClasses(large).thresholds().tolist() == [3000, 3000]
+    assert RareClasses(small).thresholds().tolist() == [6, 6]
+
+
+def test_a_data_set_without_any_class_is_refused():
+    with pytest.raises(PipaError, match="no label holds a pixel of any class"):
+        class_probabilities(np.zeros((3, 2), int), 0.1)
+
+
+def test_pixels_are_counted_exactly(tmp_path):
+    images, labels = open_labelled(str(folder(tmp_path)))
+    counts = class_counts(images, labels.names)
+    for i in range(4):
+        label = read_label(tmp_path / "labels" / f"{i:03}.png")
+        assert counts[i].tolist() == [int((label == k).sum()) for k in range(3)]
+    many = np.full((5000, 4000), 7, np.uint8)  # more than float32 can count
+    many[:1000] = 255
+    many[-1, -3:] = 1
+    assert count_pixels(many, 19)[[1, 7]].tolist() == [3, 4000 * 4000 - 3]
+
+
+def test_statistics_are_kept_until_the_labels_or_the_classes_change(tmp_path):
+    images, labels = open_labelled(str(folder(tmp_path / "data")))
+    first = class_counts(images, labels.names)
+    (kept,) = (tmp_path / "data" / ".pipa").iterdir()
+    kept.write_bytes(kept.read_bytes()[:50])  # a half-written file is not believed
+    assert np.array_equal(class_counts(images, labels.names), first)
+    np.savez_compressed(kept, counts=first + 1)
+    assert np.array_equal(class_counts(images, labels.names), first + 1), "the file is used"
+
+    label = tmp_path / "data" / "labels" / "000.png"
+    write_png(label, np.zeros((48, 64), np.uint8))
+    os.utime(label, ns=(1, 1))
+    assert class_counts(images, labels.names)[0].tolist() == [48 * 64, 0, 0]
+    (tmp_path / "data" / "classes.yaml").write_text("[a, b, c, d]")
+    images, labels = open_labelled(str(tmp_path / "data"))
+    assert class_counts(images, labels.names).shape == (4, 4)
+
+
+def test_beside_read_only_data_the_users_cache_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPA_CACHE", str(tmp_path / "cache"))
+    root = folder(tmp_path / "data")
+    root.chmod(0o555)
+    images, labels = open_labelled(str(root))
+    first = class_counts(images, labels.names)
+    assert not (root / ".pipa").exists()
+    (kept,) = (tmp_path / "cache" / "class_counts").iterdir()
+    np.savez_compressed(kept, counts=first + 1)
+    assert np.array_equal(class_counts(images, labels.names), first + 1)
+
+
+def test_a_faulty_label_is_raised_or_counts_as_empty(tmp_path):
+    root = folder(tmp_path)
+    (root / "labels" / "001.png").write_bytes(b"")
+    images, labels = open_labelled(str(root))
+    with pytest.raises(PipaError, match=r"001\.png: the file is empty"):
+        class_counts(images, labels.names)
+    skipped = []
+    assert class_counts(images, labels.names, skipped)[1].tolist() == [0, 0, 0]
+    assert len(skipped) == 1
+    assert not (root / ".pipa").exists(), "nothing is kept that hides a fault"
