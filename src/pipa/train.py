@@ -21,6 +21,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from pipa.data.draws import PairCutting
 from pipa.data.labels import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
@@ -46,14 +47,22 @@ class StudentOptions:
 
     Args:
         name: HEAD_BACKBONE: daformer_mit_b0 ... b5, hrda_mit_b0 ... b5, fpn_mobilenet_v2, small.
-        pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5) or a
-            local folder; None: random.
+        pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
+            folder, or "none": random. "auto": those of the papers for MiT, none for others.
         options: Further arguments of `pipa.create_segmenter`.
     """
 
     name: str = "daformer_mit_b5"
-    pretrained: str | None = None
+    pretrained: str = "auto"
     options: dict[str, Any] | None = None
+
+    @property
+    def weights(self) -> str | None:
+        """What `create_segmenter` takes as `pretrained`."""
+        if self.pretrained != "auto":
+            return None if self.pretrained == "none" else self.pretrained
+        size = self.name.partition("_mit_")[2]
+        return f"nvidia/mit-{size}" if size else None
 
 
 @dataclass
@@ -201,6 +210,10 @@ def train(
             "Give a folder of images, or --method.name source_only.",
         )
     last = prepare_folder(out, resume)
+    if not method.sees_pairs:
+        data.pair_cutting = None
+    elif data.pair_cutting is None:
+        data.pair_cutting = PairCutting(data.target_cutting.crop)
     data.setup("fit")
     if config is not None:
         write_whole(out / "config.yaml", config)
@@ -208,7 +221,7 @@ def train(
     network = create_segmenter(
         student.name,
         data.labels.num_classes,
-        pretrained=student.pretrained,
+        pretrained=student.weights,
         **(student.options or {}),
     )
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
@@ -219,7 +232,7 @@ def train(
         pixel=pixel,
         patch=patch,
         optim=optim,
-        pretrained=student.pretrained is not None,
+        pretrained=student.weights is not None,
         seed=seed,
     )
     engine = build_trainer(out, data, trainer, callbacks)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pipa.batch import IGNORE_INDEX
-from pipa.data.labels import LabelSpace
+from pipa.data.labels import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
 from pipa.errors import PipaError
 
 
@@ -49,6 +49,7 @@ class Result:
             "accuracy": _or_none(self.accuracy),
             "mean_accuracy": _or_none(self.mean_accuracy),
             "class_accuracy": dict(self.class_accuracy),
+            **{name: _or_none(mean) for name, mean in synthia_means(self).items()},
         }
 
     def write(self, path: Path) -> None:
@@ -154,6 +155,22 @@ def write_whole(path: Path, text: str) -> None:
         raise PipaError(problem, path, "Choose another place.") from error
 
 
+def synthia_means(result: Result) -> dict[str, float]:
+    """Means over SYNTHIA's 16 and 13 classes, the figures of its papers; empty for other classes.
+
+    Args:
+        result: Scores over the 19 classes of Cityscapes.
+    """
+    if tuple(result.iou) != CITYSCAPES.names:
+        return {}
+    means = {}
+    for count, train_ids in ((16, SYNTHIA16), (13, SYNTHIA13)):
+        some = [result.iou[CITYSCAPES.names[i]] for i in train_ids]
+        known = [value for value in some if value is not None]
+        means[f"miou{count}"] = sum(known) / len(known) if known else math.nan
+    return means
+
+
 def score_table(result: Result, title: str = "") -> Table:
     """A table for the terminal: each class's IoU as a bar and a figure, the means below."""
     table = Table(title=title or None, title_justify="left")
@@ -169,6 +186,8 @@ def score_table(result: Result, title: str = "") -> Table:
         "mean", Text(_figure(result.miou), style="bold"), "", _figure(result.mean_accuracy)
     )
     table.add_row("all pixels", "", "", _figure(result.accuracy))
+    for name, mean in synthia_means(result).items():
+        table.add_row(f"mean over SYNTHIA's {name[4:]}", _figure(mean), "", "")
     return table
 
 
