@@ -7,16 +7,16 @@ PiPa, MIC and feature distance are terms that are switched on. One backward per 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
-from pipa.batch import Batch, Labelled
+from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.colour import strong
 from pipa.data.labels import LabelSpace
 from pipa.models.segmenter import Segmenter
-from pipa.uda.classmix import classmix
+from pipa.uda.classmix import Mixed, classmix
 from pipa.uda.method import Method, Moment
 from pipa.uda.optim import Optim
-from pipa.uda.teacher import Teacher
+from pipa.uda.teacher import Pseudo, Teacher
 from pipa.uda.terms import SourceTerm, TargetTerm, supervised
 
 
@@ -79,8 +79,7 @@ class SelfTraining(Method):
 
         if batch.target is not None and step >= self.start:
             pseudo = self.teacher.label(batch.target, batch.pair)  # p_T and its weight q_T
-            mixed = classmix(batch.source, batch.target, pseudo, generator)
-            mixed.image = strong(mixed.image, generator)
+            mixed = self.mix(batch.source, batch.target, pseudo, generator)
             prediction = self.student.analyse(mixed.image)
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
@@ -92,3 +91,11 @@ class SelfTraining(Method):
             self.moment = Moment(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})
+
+    def mix(
+        self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator
+    ) -> Mixed:
+        """x^Mix: ClassMix, then colour jitter and blur."""
+        mixed = classmix(source, target, pseudo, generator)
+        mixed.image = strong(mixed.image, generator)
+        return mixed
