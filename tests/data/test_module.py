@@ -216,7 +216,7 @@ def test_a_fault_in_training_arrives_whole(root, tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers):
+def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers, caplog):
     for name in ("source", "target", "val"):
         shutil.copytree(root / name, tmp_path / name)
     for spoiled in ("source/images/002.png", "target/images/001.png", "val/images/001.png"):
@@ -232,6 +232,9 @@ def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers):
         "target/images/001.png",
         "val/images/001.png",
     }
+    module.teardown("fit")
+    assert f"skipped {len(module.skipped)} times, 4 faulty files" in caplog.text
+    assert str(tmp_path / "source/images/002.png") in caplog.text
 
 
 def test_where_everything_is_faulty_skipping_ends(root, tmp_path):

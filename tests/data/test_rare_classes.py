@@ -9,13 +9,13 @@ from builders import folder
 
 from data.golden import RECORD
 from pipa.data.images import read_label, write_png
+from pipa.data.labels import count_pixels
 from pipa.data.opening import open_labelled
 from pipa.data.rare_classes import (
     RareClasses,
     absent,
     class_counts,
     class_probabilities,
-    count_pixels,
 )
 from pipa.errors import PipaError
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from pipa.data.dataset import Sample, Segmentation
 from pipa.data.files import Files
 from pipa.data.images import write_png
-from pipa.data.labels import LabelSpace
+from pipa.data.labels import LabelSpace, count_pixels
 from pipa.data.opening import in_classes, open_labelled, run_table
 from pipa.data.paint import colourise
-from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities, count_pixels
+from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
 from pipa.data.specs import find_all
 from pipa.data.threads import in_threads
 from pipa.errors import PipaError

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from pipa.batch import IGNORE_INDEX
+from pipa.data.labels import count_pixels
 
 Size = tuple[int, int]
 """Height and width."""
@@ -56,7 +57,7 @@ def pick_varied(draw: Callable[[], Crop], most: float) -> Crop:
         corner, label = draw()
         if most >= 1:
             return corner, label
-        counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
+        counts = count_pixels(label, IGNORE_INDEX)
         if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < most:
             return corner, label
     return draw()
@@ -74,9 +75,11 @@ def cut_image(
         return image[corner[0] : corner[0] + crop[0], corner[1] : corner[1] + crop[1]]
     top, above, rows = _region(image.shape[0], size[0], corner[0], crop[0])
     left, before, columns = _region(image.shape[1], size[1], corner[1], crop[1])
-    factors = size[1] / image.shape[1], size[0] / image.shape[0]
-    part = cv2.resize(image[top:rows, left:columns], None, fx=factors[0], fy=factors[1])
-    return np.asarray(part[above : above + crop[0], before : before + crop[1]])
+    part = image[top:rows, left:columns]
+    resized = cv2.resize(part, None, fx=size[1] / image.shape[1], fy=size[0] / image.shape[0])
+    if resized.shape == part.shape:  # a scale so near 1 that OpenCV takes it for 1
+        resized, (above, before) = cv2.resize(image, size[::-1]), corner
+    return np.asarray(resized[above : above + crop[0], before : before + crop[1]])
 
 
 def cut_label(
@@ -181,12 +184,14 @@ def _region(length: int, resized: int, start: int, count: int) -> tuple[int, int
     """First and last source pixel to resize, and how many resized pixels too many come first.
 
     Resizing a part begins its sampling grid at the part's first pixel. So the part begins at one of
-    the 64 resized pixels before `start` that falls best onto the edge of a source pixel.
+    the 64 resized pixels before `start` that falls best onto the edge of a source pixel (at the
+    image's edge, where none does); when enlarging, so early that `start` does not look beyond it.
     """
     scale = length / resized
-    before = np.arange(max(0, start - 64), start + 1)
-    edges = before * scale
-    best = int(np.argmin(abs(edges - edges.round())[::-1]))
+    latest = start if scale >= 1 else max(0, start - int(np.ceil(0.5 / scale)))
+    before = np.arange(max(0, latest - 64), latest + 1)
+    error = abs(before * scale - (before * scale).round())
+    best = start - int(before[error.argmin()] if error.min() < 1 / 32 else 0)
     first = round((start - best) * scale)
     last = first + int(np.ceil((best + count) * scale)) + 2
     return first, best, min(last, length)

@@ -27,6 +27,8 @@ LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff"])
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types of PNG
 
+# A loader's process is a fork, and would wait for ever for the threads that OpenCV had before it.
+cv2.setNumThreads(0)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say it, once
 
 

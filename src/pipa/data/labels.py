@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int, Integer, UInt8
 
 from pipa.batch import IGNORE_INDEX
 from pipa.errors import PipaError
@@ -144,6 +144,18 @@ class ClassTable:
             where,
             "Add it to classes.yaml as the `color` of a class, or under `ignore`.",
         )
+
+
+def count_pixels(label: UInt8[np.ndarray, "h w"], classes: int) -> Int[np.ndarray, " k"]:
+    """Pixels of each of the classes 0..k-1 in a label."""
+    if label.size < 2**16:
+        return np.bincount(label.ravel(), minlength=256)[:classes]
+    rows = max(1, 2**24 // max(1, label.shape[1]))  # OpenCV counts in float32: exact up to 2^24
+    total = np.zeros(256, np.int64)
+    for top in range(0, label.shape[0], rows):
+        part = cv2.calcHist([label[top : top + rows]], [0], None, [256], [0, 256])
+        total += part.ravel().astype(np.int64)
+    return total[:classes]
 
 
 def ids_table(labels: LabelSpace, origin: str = "the classes") -> ClassTable:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -167,11 +166,6 @@ def as_float(image: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
 def only(items: Sequence[Stored | PipaError]) -> Stored | PipaError:
     """The only item of a batch."""
     return items[0]
-
-
-def begin_worker(_: int) -> None:
-    """One thread for each worker process: OpenCV would start as many as there are cores."""
-    cv2.setNumThreads(1)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -1,6 +1,7 @@
 """`UDAData`: what one training reads, from options to batches on the device."""
 
 import logging
+from collections import Counter
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +20,6 @@ from pipa.data.loading import (
     Whole,
     as_batch,
     as_labelled,
-    begin_worker,
     collate,
     only,
 )
@@ -167,6 +167,17 @@ class UDAData(L.LightningDataModule):
         numbers = [[i] for i in range(rank, len(whole), world)]
         return Batches(self._loader(whole, numbers, only), as_labelled, self._device, self.skipped)
 
+    def teardown(self, stage: str | None = None) -> None:
+        """Say at the end what was passed over."""
+        faults = Counter(str(error) for error in self.skipped)
+        if stage == "fit" and faults:
+            log.warning(
+                "skipped %d times, %d faulty files:\n%s",
+                faults.total(),
+                len(faults),
+                "\n".join(f"{count}x {fault}" for fault, count in sorted(faults.items())),
+            )
+
     @cached_property
     def _opened(
         self,
@@ -214,7 +225,6 @@ class UDAData(L.LightningDataModule):
             num_workers=self.workers,
             collate_fn=stack,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=begin_worker,
             persistent_workers=self.workers > 0,
         )
 
@@ -243,7 +253,6 @@ def labelled_images(
         Whole(images, resize, skip=False),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=only,
-        worker_init_fn=begin_worker,
     )
     return Batches(loader, as_labelled, torch.device("cpu"), []), labels
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
 from pipa.data.dataset import Segmentation
 from pipa.data.images import write_bytes
+from pipa.data.labels import count_pixels
 from pipa.data.specs import cache_folder
 from pipa.data.threads import in_threads
 from pipa.errors import PipaError
@@ -130,16 +130,6 @@ def class_counts(
 def absent(counts: Int[np.ndarray, "n k"], names: Sequence[str]) -> list[str]:
     """Names of the classes that no label holds."""
     return [name for name, total in zip(names, counts.sum(axis=0), strict=True) if not total]
-
-
-def count_pixels(label: np.ndarray, classes: int) -> Int[np.ndarray, " k"]:
-    """Pixels of the classes 0..k-1 in one label."""
-    rows = max(1, 2**24 // max(1, label.shape[1]))  # OpenCV counts in float32: exact up to 2^24
-    total = np.zeros(256, np.int64)
-    for top in range(0, label.shape[0], rows):
-        part = cv2.calcHist([label[top : top + rows]], [0], None, [256], [0, 256])
-        total += part.ravel().astype(np.int64)
-    return total[:classes]
 
 
 def _count(images: Segmentation, classes: int) -> tuple[Int[np.ndarray, "n k"], list[PipaError]]:
