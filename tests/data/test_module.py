@@ -219,7 +219,7 @@ def test_a_fault_in_training_arrives_whole(root, tmp_path, workers):
 def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers, caplog):
     for name in ("source", "target", "val"):
         shutil.copytree(root / name, tmp_path / name)
-    for spoiled in ("source/images/002.png", "target/images/001.png", "val/images/001.png"):
+    for spoiled in ("source/images/000.png", "target/images/001.png", "val/images/001.png"):
         (tmp_path / spoiled).write_bytes(b"x")
     (tmp_path / "source" / "labels" / "001.png").write_bytes(b"x")
     module = data(tmp_path, on_error="skip", workers=workers, rare_class_temperature=None)
@@ -227,14 +227,14 @@ def test_a_fault_may_be_skipped_and_is_counted(root, tmp_path, workers, caplog):
     assert len(list(module.val_dataloader())) == 2
     named = {str(error.where.relative_to(tmp_path)) for error in module.skipped}
     assert named == {
-        "source/images/002.png",
+        "source/images/000.png",
         "source/labels/001.png",
         "target/images/001.png",
         "val/images/001.png",
     }
     module.teardown("fit")
     assert f"skipped {len(module.skipped)} times, 4 faulty files" in caplog.text
-    assert str(tmp_path / "source/images/002.png") in caplog.text
+    assert str(tmp_path / "source/images/000.png") in caplog.text
 
 
 def test_where_everything_is_faulty_skipping_ends(root, tmp_path):

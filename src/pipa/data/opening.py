@@ -10,6 +10,7 @@ from pipa.data.images import image_size, read_label
 from pipa.data.labels import ClassTable, LabelSpace
 from pipa.data.specs import Role, find
 from pipa.data.tables import class_table, no_table
+from pipa.errors import PipaError
 
 SMALL = 2**30
 """Bytes up to which `cache: auto` keeps the decoded images of all data sets together."""
@@ -69,7 +70,10 @@ def is_small(data: Iterable[Files], workers: int) -> bool:
     """Whether the decoded images fit into `SMALL` bytes, in each of the workers' memories."""
     total = 0
     for files in data:
-        height, width = image_size(files.pairs[0].image)
+        try:
+            height, width = image_size(files.pairs[0].image)
+        except PipaError:  # said, or skipped, when the image is loaded
+            return False
         total += len(files.pairs) * height * width * 4
     return total * max(1, workers) <= SMALL
 
