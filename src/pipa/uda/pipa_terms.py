@@ -170,11 +170,14 @@ class PatchTerm(TargetTerm):
         # same index is the same place. Where they do not overlap, no confidence: no positive.
         first, second = embedding.chunk(2)
         planes = torch.stack([label.float(), confidence], dim=1).chunk(2)
-        shift = pair.shift * grid[0] // image.shape[-2]
+        shift = (pair.shift * (grid[0] / image.shape[-2])).round().long()
         moved, seen = align(torch.cat([second, planes[1]], dim=1), shift, pair.flipped)
         known = (torch.cat([first, planes[0]], dim=1), moved)
         here, there = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in known)
-        useful = seen.flatten() & (torch.maximum(here[:, -1], there[:, -1]) > self.threshold)
+        better, worse = (
+            choose(here[:, -1], there[:, -1]) for choose in (torch.maximum, torch.minimum)
+        )
+        useful = seen.flatten() & (better > self.threshold) & (worse > 0)  # 0 where not valid
         chosen = pick(useful, self.queries, generator)
         here, there = here[chosen], there[chosen]
         sure = useful[chosen]

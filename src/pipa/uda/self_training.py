@@ -57,6 +57,9 @@ class SelfTraining(Method):
         self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = nn.ModuleList([*source_terms, *target_terms])  # trained, checkpointed
+        names = [term.name for term in (*source_terms, *target_terms)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
         for term in (*source_terms, *target_terms):
             term.prepare(student)
         self.start, self.jitter_source = start, jitter_source

@@ -20,6 +20,7 @@ from pipa.batch import Batch, Labelled
 from pipa.data.colour import strong
 from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.feature_distance import downscale_label, feature_distance
+from pipa.losses.info_nce import at_least_float32
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.masking import block_mask
 from pipa.uda.teacher import Pseudo
@@ -34,7 +35,8 @@ def supervised(
     total = torch.zeros((), device=label.device)
     for output in prediction.outputs:
         truth = label[:, *output.box]
-        logits = F.interpolate(output.logits, truth.shape[-2:], mode="bilinear")
+        logits = at_least_float32(output.logits)
+        logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear")
         at = None if weight is None else weight[:, *output.box]
         total = total + output.weight * cross_entropy(logits, truth, at)
     return total
@@ -223,4 +225,5 @@ class MaskedConsistency(TargetTerm):
         seen = block_mask(
             b, h, w, block=self.block, ratio=self.ratio, generator=generator, device=image.device
         )
-        return supervised(student.analyse(image * seen), pseudo.label, pseudo.weight)
+        image = torch.where(seen, image, student.mean)  # 0 once it is normalised, as in MIC
+        return supervised(student.analyse(image), pseudo.label, pseudo.weight)
