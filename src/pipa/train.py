@@ -235,9 +235,9 @@ def train(
         pretrained=student.weights is not None,
         seed=seed,
     )
-    engine = build_trainer(out, data, trainer, callbacks)
     with warnings.catch_warnings():
         hush_lightning()
+        engine = build_trainer(out, data, trainer, callbacks)
         engine.fit(module, datamodule=data, ckpt_path=last)
         result = validate(engine, module, data)
     if engine.is_global_zero:

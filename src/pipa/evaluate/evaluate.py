@@ -16,6 +16,7 @@ def evaluate(
     *,
     classes: str | None = None,
     resize: tuple[int, int] | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Score a model on every image of `data`, by sliding windows.
 
@@ -24,6 +25,7 @@ def evaluate(
         data: [FORMAT[/SPLIT]:]PATH of labelled images.
         classes: The model's classes, as for `UDAData`; None: those of the data.
         resize: Scale images and labels to fit into this first; None: as they are.
+        quiet: Show no progress bar.
 
     Raises:
         PipaError: The data's classes are not the model's, or a file is bad.
@@ -37,7 +39,7 @@ def evaluate(
         )
     scores = Scores(labels).to(model.mean.device)
     with evaluating(model), torch.inference_mode():
-        for batch in track(images, description="scoring", transient=True):
+        for batch in track(images, description="scoring", transient=True, disable=quiet):
             image, label = batch.image.to(model.mean.device), batch.label.to(model.mean.device)
             scores.update(slide(model, image).argmax(1), label)
     return scores.result()
