@@ -226,7 +226,7 @@ def demo_command(given: list[str]) -> int:
     """`pipa demo`."""
     parser = new_parser("demo", "Source-only, self-training and PiPa on the built-in benchmark.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200, help="of each of the three trainings")
+    parser.add_argument("--steps", type=int, default=1500, help="of each of the three trainings")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
     options = parser.parse_args(given)
 

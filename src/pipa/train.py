@@ -272,8 +272,6 @@ def build_trainer(
     if several and given.get("strategy", "auto") == "auto":
         # Terms that start late leave projection heads without a gradient.
         given["strategy"] = "ddp_find_unused_parameters_true"
-    if data.validation is None:
-        given["limit_val_batches"] = 0
     every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
     return L.Trainer(
         **given,

@@ -52,16 +52,23 @@ def batch_of(seed: int = 0, b: int = 2, side: int = 32, *, classes: int = CLASSE
 class Feed:
     """Batches for the trainer, which takes a bare list for several loaders."""
 
-    batches: Sequence[Batch]
+    batches: Sequence[Batch | Labelled]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Labelled]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-def fit(module: Method, batches: Any, steps: int | None = None, **options: Any) -> L.Trainer:
+def fit(
+    module: Method,
+    batches: Any,
+    steps: int | None = None,
+    *,
+    validation: Any = None,
+    **options: Any,
+) -> L.Trainer:
     """Train on these batches once; `steps` is the length of the schedule."""
     given = {
         "max_steps": steps or len(batches),
@@ -78,5 +85,5 @@ def fit(module: Method, batches: Any, steps: int | None = None, **options: Any) 
     with warnings.catch_warnings():
         hush_lightning()
         warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-        trainer.fit(module, train_dataloaders=batches)
+        trainer.fit(module, batches, validation)
     return trainer

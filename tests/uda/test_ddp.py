@@ -1,0 +1,181 @@
+"""Two processes learn what one learns from their batches together; each has its share of draws.
+
+Run as a script, this file is one of the processes: Lightning starts the other by itself.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import folder
+from lightning.pytorch.strategies import DDPStrategy
+from steps import LABELS, batch_of, fit, small
+from torch import nn
+
+from pipa.batch import Batch, Labelled, Unlabelled
+from pipa.data.loading import Numbers
+from pipa.data.module import UDAData
+from pipa.train import build_trainer
+from pipa.uda.classmix import Mixed
+from pipa.uda.optim import Optim
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
+from pipa.uda.self_training import SelfTraining
+from pipa.uda.terms import TargetTerm, supervised
+
+STEPS = 3
+
+
+class Follow(TargetTerm):
+    """A pass over the target as it is, with a parameter that no other pass uses."""
+
+    name = "follow"
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.head = nn.Parameter(torch.ones(()))
+
+    def prepare(self, student):
+        pass
+
+    def forward(self, student, batch, pseudo, generator=None):
+        prediction = student.analyse(batch.target.image * self.head)
+        return supervised(prediction, pseudo.label, pseudo.weight)
+
+
+class Certain(SelfTraining):
+    """Self-training without chance, whose losses are means over images.
+
+    Not so in a real run: each process has its own draws, its own q_T and contrasts its own batch.
+    """
+
+    def mix(self, source, target, pseudo, generator):
+        paste = source.label == 1
+        return Mixed(
+            torch.where(paste[:, None], source.image, target.image),
+            torch.where(paste, source.label, pseudo.label),
+            torch.where(paste, 1.0, pseudo.weight),
+        )
+
+
+def method() -> Certain:
+    late = {"width": 16, "dim": 8, "start": 100}  # heads that never get a gradient
+    torch.manual_seed(1)
+    return Certain(
+        small(),
+        LABELS,
+        optim=Optim(lr=1e-3, warm_up=0),
+        source_terms=[PixelTerm(**late)],
+        target_terms=[Follow(), PatchTerm(**late)],
+        confidence=0.0,  # every pixel is sure: the share of sure ones is the same everywhere
+        momentum=0.5,
+    )
+
+
+@dataclass
+class Share:
+    """Every `world`-th image of joint batches of four, as the loader deals them out."""
+
+    method: SelfTraining
+    world: int
+
+    def __iter__(self):
+        mine = slice(self.method.global_rank, None, self.world)
+        for seed in range(STEPS):
+            batch = batch_of(seed, b=4)
+            yield Batch(
+                Labelled(batch.source.image[mine], batch.source.label[mine]),
+                Unlabelled(batch.target.image[mine], batch.target.valid[mine]),
+            )
+
+    def __len__(self):
+        return STEPS
+
+
+def run(world: int) -> dict[str, Any]:
+    module = method()
+    strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+    options = {"devices": world, "strategy": strategy, "precision": "64-true"}
+    fit(module, Share(module, world), **options)
+    return {"state": module.state_dict(), "rank": module.global_rank}
+
+
+def environment() -> dict[str, str]:
+    """For a fresh process: where this folder's modules are; nothing of Lightning's."""
+    path = os.pathsep.join(str(Path(__file__).parents[i]) for i in (0, 1))
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_joint_batch(tmp_path):
+    command = [sys.executable, __file__, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = run(1)["state"]
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-9, msg=name)
+    start = method().state_dict()
+    moved = {n for n, tensor in expected.items() if not torch.equal(tensor, start[n].to(tensor))}
+    assert {name.split(".")[0] for name in moved} == {"student", "teacher", "terms"}
+
+
+@pytest.mark.slow
+def test_a_run_on_two_devices_through_the_command_line(tmp_path):
+    source = folder(tmp_path / "source", 4)
+    target = folder(tmp_path / "target", 4, labelled=False, seed=50)
+    held_out = folder(tmp_path / "held_out", 3, seed=90)
+    options = [
+        f"--data.source={source}",
+        f"--data.target={target}",
+        f"--data.validation={held_out}",
+        f"--out={tmp_path / 'run'}",
+        "--student.name=small",
+        "--data.crop=32",
+        "--data.pair_crop=32",
+        "--data.workers=0",
+        "--trainer.devices=2",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_steps=3",
+        "--trainer.enable_progress_bar=false",
+    ]
+    command = [sys.executable, "-m", "pipa", "train", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_each_process_has_every_second_draw():
+    both = [list(islice(Numbers(12, 3, rank, 2), 4)) for rank in (0, 1)]
+    assert both[0][0] == [12, 14, 16]
+    assert both[1][0] == [13, 15, 17]
+    for step, parts in enumerate(zip(*both, strict=True)):
+        joint = next(islice(Numbers(12 + 6 * step, 6), 1))
+        assert sorted(parts[0] + parts[1]) == joint
+
+
+def test_several_devices_get_the_strategy_that_several_backwards_need(tmp_path):
+    data = UDAData(str(folder(tmp_path / "source", 1)), crop=32, workers=0)
+    options = {"devices": 2, "accelerator": "cpu", "max_steps": 1}
+    strategy = build_trainer(tmp_path / "run", data, options, []).strategy
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy._ddp_kwargs["find_unused_parameters"]
+    one = build_trainer(tmp_path / "run", data, options | {"devices": 1}, []).strategy
+    assert not isinstance(one, DDPStrategy)
+
+
+if __name__ == "__main__":
+    found = run(2)
+    torch.save(found["state"], Path(sys.argv[1]) / f"{found['rank']}.pt")

@@ -1,0 +1,207 @@
+"""Training steps through Lightning's trainer: what they depend on, and on nothing else."""
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from steps import CLASSES, LABELS, Feed, batch_of, fit, small
+from torch import Tensor
+
+import pipa
+from pipa.batch import Batch, Labelled
+from pipa.uda.optim import Optim, warmup_poly
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
+from pipa.uda.self_training import SelfTraining
+from pipa.uda.source_only import SourceOnly
+from pipa.uda.terms import MaskedConsistency, ViewsTerm
+from pipa.uda.watch import FiniteGuard, Pictures, Throughput
+
+STEPS = 3
+OPTIM = Optim(lr=1e-3, head=2.0, warm_up=2)
+
+
+def batches(*, target: bool = True) -> Feed:
+    made = [batch_of(seed) for seed in range(STEPS)]
+    return Feed(made if target else [Batch(batch.source) for batch in made])
+
+
+def method(student=None, **options) -> SelfTraining:
+    terms = {
+        "source_terms": [PixelTerm(width=16, dim=8)],
+        "target_terms": [PatchTerm(threshold=0.3, width=16, dim=8, memory=60), ViewsTerm()],
+    }
+    given = {"optim": OPTIM, "confidence": 0.4, "jitter_source": True} | terms | options
+    torch.manual_seed(1)  # of the projection heads
+    return SelfTraining(student or small(), LABELS, **given)
+
+
+def trained(module, feed=None, **options) -> dict[str, Tensor]:
+    """All that a run leaves: student, teacher, heads and bank."""
+    fit(module, feed or batches(), **options)
+    return module.state_dict()
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first = trained(method(seed=5))
+    torch.rand(7)  # what was drawn elsewhere does not matter
+    assert_equal(first, trained(method(seed=5)))
+    other = trained(method(seed=6))
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("name", ["daformer_mit_b0", "hrda_mit_b0"])
+def test_chance_inside_the_network_follows_the_seed_too(name):
+    """Dropout, stochastic depth and the place of HRDA's detail."""
+    found = []
+    for elsewhere in (0, 1):
+        torch.manual_seed(2)
+        options = {"detail": 32} if name.startswith("hrda") else {}
+        student = pipa.create_segmenter(name, CLASSES, head={"width": 16}, **options)
+        module = method(student, target_terms=[])
+        torch.manual_seed(elsewhere)
+        found.append(trained(module, Feed([batch_of(0, side=64), batch_of(1, side=64)])))
+    assert_equal(*found)
+
+
+def test_watching_changes_nothing(tmp_path):
+    alone = trained(method(), log_every_n_steps=50)
+    watched = trained(
+        method(),
+        log_every_n_steps=2,
+        logger=TensorBoardLogger(tmp_path),
+        callbacks=[Throughput(), FiniteGuard(), Pictures(LABELS.colours, every=1)],
+    )
+    assert_equal(alone, watched)
+
+
+def test_validation_changes_nothing():
+    held_out = batch_of(9, b=1).source
+    module = method()
+    validated = trained(module, validation=Feed([held_out]), val_check_interval=1)
+    assert module.result is not None
+    assert_equal(trained(method()), validated)
+
+
+def test_before_the_start_the_source_trains_alone():
+    module = method(start=STEPS, momentum=0.5)
+    early = trained(module)
+    student_alone = trained(method(), batches(target=False))
+    for name, tensor in early.items():
+        if name.startswith(("student.", "terms.0.")):
+            assert torch.equal(tensor, student_alone[name]), name
+    assert set(module.trainer.callback_metrics) == {"loss/source", "loss/pixel"}
+    assert module.moment.mixed is None
+
+
+def test_a_term_may_start_later():
+    module = method(target_terms=[MaskedConsistency(block=8, start=1)])
+    steps = []
+
+    class Names(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            steps.append("loss/masked" in trainer.callback_metrics)
+
+    fit(module, batches(), callbacks=[Names()])
+    assert steps == [False, True, True]
+
+
+class Path(Callback):
+    """The student before each step, and the rates and norm of the gradient that it steps with."""
+
+    def __init__(self) -> None:
+        self.students, self.rates, self.norms = [], [], []
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.students.append([p.detach().clone() for p in module.student.parameters()])
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.rates.append(sorted({group["lr"] for group in optimizer.param_groups}))
+        norms = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+        self.norms.append(torch.stack(norms).norm().item())
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_teacher_is_the_average_of_the_students_so_far(start):
+    module, path = method(momentum=0.6, start=start), Path()
+    fit(module, batches(), callbacks=[path])
+    expected = path.students[start]  # a copy of the student before the first step that needs it
+    for count, student in enumerate(path.students[start + 1 :], start=1):
+        keep = min(1 - 1 / (count + 1), 0.6)
+        expected = [keep * t + (1 - keep) * s for t, s in zip(expected, student, strict=True)]
+    for mine, parameter in zip(expected, module.teacher.network.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter)
+
+
+def test_the_schedule_reaches_the_optimiser():
+    path = Path()
+    fit(method(), batches(), steps=10, callbacks=[path])
+    factors = [warmup_poly(step, 10, 2) for step in range(STEPS)]
+    for found, factor in zip(path.rates, factors, strict=True):
+        assert found == pytest.approx([1e-3 * factor, 2e-3 * factor])
+
+
+def test_the_gradient_is_clipped_where_that_is_asked():
+    free, clipped = Path(), Path()
+    fit(method(), batches(), callbacks=[free])
+    fit(method(optim=Optim(lr=1e-3, clip=0.01)), batches(), callbacks=[clipped])
+    assert min(free.norms) > 0.1
+    assert clipped.norms == pytest.approx([0.01] * STEPS, rel=1e-3)
+
+
+def test_each_loss_is_logged_by_its_name_and_weighted():
+    module = method()
+    metrics = fit(module, batches()).callback_metrics
+    assert set(metrics) == {f"loss/{n}" for n in ("source", "pixel", "mixed", "patch", "views")}
+    heavier = method(source_terms=[PixelTerm(width=16, dim=8, weight=1.0)], target_terms=[])
+    lighter = method(source_terms=[PixelTerm(width=16, dim=8, weight=0.1)], target_terms=[])
+    one = [Feed([batch_of()]) for _ in range(2)]
+    heavy, light = (
+        fit(m, feed).callback_metrics["loss/pixel"].item()
+        for m, feed in zip((heavier, lighter), one, strict=True)
+    )
+    assert heavy == pytest.approx(10 * light, rel=1e-5)
+
+
+def test_bfloat16_trains():
+    module = method()
+    state = trained(module, precision="bf16-mixed")
+    assert all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point())
+    assert all(p.dtype == torch.float32 for p in module.parameters())
+    exact = method()
+    fit(exact, batches())
+    for name, loss in exact.trainer.callback_metrics.items():
+        assert module.trainer.callback_metrics[name].item() == pytest.approx(loss.item(), rel=0.2)
+
+
+def test_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="pixel, pixel"):
+        method(source_terms=[PixelTerm(), PixelTerm(temperature=0.5)])
+
+
+def test_more_passes_over_the_source_are_averaged():
+    """Without colours all passes are the same: so is what is learned."""
+    runs = [
+        SourceOnly(small(), LABELS, optim=OPTIM, passes=passes, jitter=False) for passes in (1, 4)
+    ]
+    once, four = (trained(run) for run in runs)
+    for name, tensor in once.items():
+        torch.testing.assert_close(tensor, four[name], rtol=1e-3, atol=1e-4)
+    assert set(runs[1].trainer.callback_metrics) == {"loss/source"}
+    coloured = SourceOnly(small(), LABELS, optim=OPTIM, passes=4, jitter=True)
+    trained(coloured)
+    assert not torch.equal(coloured.moment.source.image, batches().batches[-1].source.image)
+
+
+def test_a_batch_without_a_label_costs_nothing():
+    batch = batch_of()
+    nothing = Labelled(batch.source.image, torch.full_like(batch.source.label, 255))
+    module = method(start=5)
+    fit(module, Feed([Batch(nothing, batch.target, batch.pair)]))
+    assert module.trainer.callback_metrics["loss/source"] == 0
+    assert all(tensor.isfinite().all() for tensor in module.student.state_dict().values())
