@@ -1,4 +1,4 @@
-"""Two processes learn what one learns from their batches together; each has its share of draws.
+"""Two processes learn what one learns from their batches together.
 
 Run as a script, this file is one of the processes: Lightning starts the other by itself.
 """
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from steps import LABELS, batch_of, fit, small
 from torch import nn
 
 from pipa.batch import Batch, Labelled, Unlabelled
-from pipa.data.loading import Numbers
 from pipa.data.module import UDAData
 from pipa.train import build_trainer
 from pipa.uda.classmix import Mixed
@@ -155,15 +153,6 @@ def test_a_run_on_two_devices_through_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "results.json").is_file()
-
-
-def test_each_process_has_every_second_draw():
-    both = [list(islice(Numbers(12, 3, rank, 2), 4)) for rank in (0, 1)]
-    assert both[0][0] == [12, 14, 16]
-    assert both[1][0] == [13, 15, 17]
-    for step, parts in enumerate(zip(*both, strict=True)):
-        joint = next(islice(Numbers(12 + 6 * step, 6), 1))
-        assert sorted(parts[0] + parts[1]) == joint
 
 
 def test_several_devices_get_the_strategy_that_several_backwards_need(tmp_path):
