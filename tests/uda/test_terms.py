@@ -4,12 +4,14 @@ import pytest
 import torch
 from steps import CLASSES, batch_of, small
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 
 from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
+from pipa.uda.classmix import classmix
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm, at_centres, pick
-from pipa.uda.teacher import Pseudo
+from pipa.uda.teacher import Pseudo, Teacher
 from pipa.uda.terms import FeatureDistance, MaskedConsistency, ViewsTerm, supervised
 
 
@@ -323,3 +325,27 @@ def test_losses_are_float32_under_autocast_and_near_those_without():
         assert all(loss.dtype == torch.float32 for loss in losses)
         found.append(torch.stack(losses))
     torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0.02)
+
+
+def test_nothing_waits_for_the_device():
+    """Nothing asks what a tensor holds: on a GPU that would stop the program at each step.
+
+    Colours are left out: kornia's blur does ask whether every sigma is positive.
+    """
+    student, batch = small(), batch_of()
+    teacher = Teacher(student)
+    source_terms = [PixelTerm(), PixelTerm(similarity=0.1, sampling="random")]
+    source_terms.append(FeatureDistance(classes=(0, 2)))
+    patch = PatchTerm(jitter=False)
+    for term in (*source_terms, patch):
+        term.prepare(student)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for term in source_terms:
+            term(student.analyse(batch.source.image), batch.source).backward()
+        teacher.follow(student, 3)
+        pseudo = teacher.label(batch.target, batch.pair)
+        mixed = classmix(batch.source, batch.target, pseudo)
+        supervised(student.analyse(mixed.image), mixed.label, mixed.weight).backward()
+        patch(student, batch, pseudo).backward()
+        with pytest.raises(DataDependentOutputException):
+            mixed.weight.sum().item()

@@ -62,14 +62,17 @@ class Method(L.LightningModule, ABC):
         return torch.Generator(self.device).manual_seed(seed)
 
     def update(self, losses: dict[str, Tensor]) -> None:
-        """Clip, step, follow the schedule, and log each loss by its name."""
+        """Step, follow the schedule, and log each loss by its name."""
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        self.clip_gradients(optimizer, self.optim.clip, "norm")
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Clip; here the gradients are no longer scaled, as they are before (float16)."""
+        self.clip_gradients(optimizer, self.optim.clip, "norm")
 
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
         """Score the student on one labelled target image."""

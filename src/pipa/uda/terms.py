@@ -139,6 +139,7 @@ class FeatureDistance(SourceTerm):
     """
 
     name = "feature_distance"
+    wanted: Tensor
 
     def __init__(
         self,
@@ -153,6 +154,9 @@ class FeatureDistance(SourceTerm):
 
     def prepare(self, student: Segmenter) -> None:
         """Keep the student as it is now, frozen."""
+        wanted = range(student.num_classes) if self.classes is None else self.classes
+        ids = torch.tensor([*wanted], device=student.mean.device)
+        self.register_buffer("wanted", ids, persistent=False)
         self.encoder = copy.deepcopy(student).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "FeatureDistance":
@@ -173,11 +177,9 @@ class FeatureDistance(SourceTerm):
         scale = source.image.shape[-1] // feature.shape[-1]
         num_classes = prediction.outputs[0].logits.shape[1]
         cells = downscale_label(source.label, scale, num_classes, self.min_ratio)
-        classes = range(num_classes) if self.classes is None else self.classes
-        wanted = torch.tensor([*classes], device=cells.device)
         h, w = cells.shape[-2:]
         return feature_distance(
-            feature[..., :h, :w], reference[..., :h, :w], torch.isin(cells, wanted)
+            feature[..., :h, :w], reference[..., :h, :w], torch.isin(cells, self.wanted)
         )
 
 
