@@ -74,7 +74,7 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
             if isinstance(ex, PipaError):
                 raise ex
             line = " ".join(str(message).split())
-            raise PipaError(line, f"pipa {command}", f"`pipa {command} --help` lists the options.")
+            raise PipaError(line, command, f"`pipa {command} --help` lists the options.")
 
     return Parser(prog=f"pipa {command}", description=about, allow_abbrev=False)
 

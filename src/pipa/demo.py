@@ -7,6 +7,7 @@ augmentation and four student passes per step; they are scored on camera images 
 import contextlib
 import csv
 import json
+import logging
 import os
 import queue
 import shutil
@@ -104,6 +105,7 @@ def run_all(out: Path, seed: int, steps: int) -> dict[str, Result]:
 def run_one(out: Path, name: str, seed: int, steps: int, news: "queue.Queue[News]") -> Result:
     """Train and score one of `METHODS`, on one thread."""
     torch.set_num_threads(1)
+    logging.getLogger("pipa").setLevel(logging.ERROR)  # Streets has no trains: known
     shutil.rmtree(out, ignore_errors=True)
     run = run_method(out, name, seed=seed, steps=steps, callbacks=[Tell(name, news)])
     return evaluate(run.student, HELD_OUT, quiet=True)

@@ -53,6 +53,7 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the last checkpoint")
     parser.add_class_arguments(UDAData, "data")
+    parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
     parser.add_class_arguments(MethodOptions, "method")
     parser.add_class_arguments(PixelTerm, "pixel")

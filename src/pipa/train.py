@@ -195,7 +195,7 @@ def train(
         patch: The patch term, used where `method.patch`.
         optim: Learning rate, schedule, clipping.
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
-        seed: Decides the first weights and every draw of the method; the data have their own.
+        seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         resume: Go on from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
         callbacks: More of Lightning's callbacks.

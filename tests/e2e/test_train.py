@@ -148,3 +148,25 @@ def test_print_config_is_a_config(pipa, worlds, tmp_path):
     config.write_text(printed.out)
     done = pipa("train", config, f"--out={tmp_path / 'run'}", "--trainer.max_steps=1")
     assert done.code == 0, done.err
+
+
+def test_the_example_of_your_own_data(pipa, tmp_path):
+    """Real images of different sizes, JPEG beside PNG labels, a class table in the parent folder."""
+    nuclei = Path(__file__).parents[2] / "examples" / "nuclei"
+    done = pipa("data", "check", nuclei / "fluorescence", "--sheet", tmp_path / "sheet.png")
+    assert done.code == 0, done.err + done.out
+    done = pipa(
+        "train",
+        f"--data.source={nuclei / 'fluorescence'}",
+        f"--data.target={nuclei / 'stain'}",
+        f"--data.validation={nuclei / 'stain_val'}",
+        *TINY,
+        f"--out={tmp_path / 'run'}",
+        "--trainer.max_steps=3",
+    )
+    assert done.code == 0, done.err
+    assert "nucleus" in done.out
+    done = pipa("predict", tmp_path / "run", nuclei / "stain", "--out", tmp_path / "predictions")
+    assert done.code == 0, done.err
+    count = len(list((nuclei / "stain" / "images").iterdir()))
+    assert len(list((tmp_path / "predictions" / "overlay").rglob("*.png"))) == count
