@@ -1,4 +1,4 @@
-"""Every experiment file is short, is read without complaint, and its network is the one it names."""
+"""Every experiment file is short, is read without complaint, and becomes the run it names."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
+from pipa.data.labels import CITYSCAPES
 from pipa.experiment import read_experiment
 from pipa.models.hub import create_segmenter
 from pipa.train import build_method
@@ -45,8 +46,6 @@ def test_a_file_becomes_a_run(file):
     run = read(file.stem)
     name = run["student"].name.replace("mit_b5", "mit_b0")
     student = create_segmenter(name, 19, **(run["student"].options or {}))
-    from pipa.data.labels import CITYSCAPES
-
     method = build_method(
         run["method"],
         student,

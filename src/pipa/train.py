@@ -37,8 +37,6 @@ from pipa.uda.terms import FeatureDistance, MaskedConsistency, SourceTerm, Targe
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
-CITYSCAPES_THINGS = frozenset({6, 7, 11, 12, 13, 14, 15, 16, 17, 18})
-"""Train ids whose features DAFormer keeps near ImageNet's (daformer@experiments.py)."""
 
 
 @dataclass
@@ -138,7 +136,7 @@ def build_method(
     source_terms: list[SourceTerm] = [pixel] if options.pixel else []
     if options.feature_distance and pretrained:
         source_terms.append(
-            FeatureDistance(weight=options.feature_distance, classes=things(labels))
+            FeatureDistance(weight=options.feature_distance, classes=labels.things or None)
         )
     target_terms: list[TargetTerm] = [patch] if options.patch else []
     if options.views:
@@ -157,16 +155,6 @@ def build_method(
         jitter_source=options.jitter_source,
         seed=seed,
     )
-
-
-def things(labels: LabelSpace) -> list[int] | None:
-    """Classes that are countable things in Cityscapes (DAFormer's choice); None where unknown."""
-    found = [
-        own
-        for own, group in enumerate(labels.cityscapes)
-        if group and set(group) <= CITYSCAPES_THINGS
-    ]
-    return found or None
 
 
 def train(
