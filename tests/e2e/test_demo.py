@@ -1,0 +1,21 @@
+"""`pipa demo` from beginning to end, in a few steps: what it writes, not how well it learns."""
+
+import json
+import re
+
+METHODS = ("source_only", "self_training", "pipa")
+
+
+def test_the_demo_writes_results_and_a_report_that_needs_nothing_else(pipa, tmp_path):
+    done = pipa("demo", "--steps", "8", "--out", tmp_path / "demo")
+    assert done.code == 0, done.err
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert set(results) == {*METHODS, "seconds"}
+    for method in METHODS:
+        assert 0 <= results[method]["miou"] <= 100
+        assert len(results[method]["iou"]) == 19
+    assert "gain" in done.out
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "<img" in page or "<svg" in page
+    links = re.findall(r'(?:src|href)="([^"#]*)"', page)
+    assert all(link.startswith("data:") for link in links)
