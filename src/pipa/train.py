@@ -302,22 +302,23 @@ def write_run(out: Path, module: Method, result: Result | None) -> None:
     save_segmenter(module.student, out / "model", module.labels)
     record = {"environment": environment(), "seed": module.seed}
     if result is not None:
-        record |= {"miou": result.miou, "iou": result.iou}
+        record |= result.as_dict()
     write_whole(out / "results.json", json.dumps(record, indent=1))
 
 
 def environment() -> dict[str, str]:
     """Versions and commit that a number depends on."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path.cwd()
-    )
+    try:
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:  # a machine without git
+        git = ""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "git": git.stdout.strip(),
-        **{
-            name: version(name) for name in ("pipa", "torch", "lightning", "transformers", "kornia")
-        },
+        "git": git,
+        **{name: version(name) for name in PACKAGES},
     }
 
 
