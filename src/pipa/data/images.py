@@ -113,7 +113,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        raise PipaError(f"cannot be written ({error.strerror})", path) from error
+        problem = f"cannot be written ({error.strerror})"
+        raise PipaError(problem, path, "Choose another place.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -4,10 +4,8 @@ The mean leaves out classes that occur neither in a label nor in a prediction, a
 evaluation does (mmseg/core/evaluation/metrics.py). Pictures of scores are in `plots`.
 """
 
-import contextlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pipa.batch import IGNORE_INDEX
+from pipa.data.images import write_bytes
 from pipa.data.labels import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
 from pipa.errors import PipaError
 
@@ -122,7 +121,7 @@ class Scores(nn.Module):
         with warnings.catch_warnings():
             # Nothing counted is NaN here, which says it; torchmetrics would warn besides.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
-            counts = self.confusion.compute().double().cpu()[: len(self.names)]
+            counts = self.confusion.compute().cpu().double()[: len(self.names)]  # MPS has no double
         hit = counts.diagonal()[keep]
         labelled = counts.sum(dim=1)[keep]
         iou = hit / (labelled + counts.sum(dim=0)[keep] - hit)
@@ -143,16 +142,12 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         PipaError: The file cannot be written; nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         problem = f"cannot be written ({error.strerror})"
         raise PipaError(problem, path, "Choose another place.") from error
+    write_bytes(path, text.encode())
 
 
 def synthia_means(result: Result) -> dict[str, float]:
