@@ -174,7 +174,7 @@ def streets_command(given: list[str]) -> int:
 
     from pipa.data.streets import write_streets
 
-    parser.add_function_arguments(write_streets, skip={"folder"})
+    parser.add_function_arguments(write_streets, skip={"folder", "progress"})
     options = parser.parse_args(given).as_dict()
     write_streets(**options)
     print(f"wrote {options['folder']}")
