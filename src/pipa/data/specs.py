@@ -69,10 +69,10 @@ def find_all(spec: str, role: Role, default: str = "folder", *, labelled: bool) 
         PipaError: The format is unknown, or the files are not where they should be.
     """
     kind, split, path = parse(spec, default)
-    split = split or {"source": "train", "target": "train", "validation": "val"}[role]
     if kind == "streets":
-        part = {"source": "source", "target": "target"}.get(role, split)
+        part = split or {"source": "source", "target": "target", "validation": "val"}[role]
         return files.folder(streets_folder(path) / part, labelled)
+    split = split or {"source": "train", "target": "train", "validation": "val"}[role]
     root = Path(path).expanduser()
     if kind in _SPLIT:
         return _SPLIT[kind](root, split, labelled)
