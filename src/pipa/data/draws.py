@@ -174,8 +174,8 @@ class TargetCrops:
         view = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
         top, bottom, left, right = self.crop_margins
         valid = view.valid.copy()
-        valid[:top] = valid[crop[0] - bottom :] = False
-        valid[:, :left] = valid[:, crop[1] - right :] = False
+        valid[:top] = valid[max(0, crop[0] - bottom) :] = False
+        valid[:, :left] = valid[:, max(0, crop[1] - right) :] = False
         view = View(view.image, valid)
         return TargetDraw(view, None if self.pair is None else self._pair(rng, sample, self.pair))
 
