@@ -81,8 +81,10 @@ def class_probabilities(
         temperature: T.
 
     Raises:
-        PipaError: No pixel of any image has a class.
+        PipaError: No pixel of any image has a class, or T is not above 0.
     """
+    if not temperature > 0:
+        raise PipaError(f"the temperature of rare class sampling is {temperature}, not above 0")
     pixels = counts.sum(axis=0).astype(np.float64)
     present = pixels > 0
     if not present.any():
