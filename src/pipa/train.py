@@ -21,7 +21,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pipa.data.draws import PairCutting
 from pipa.data.labels import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
@@ -201,7 +200,7 @@ def train(
     if not method.sees_pairs:
         data.pair_cutting = None
     elif data.pair_cutting is None:
-        data.pair_cutting = PairCutting(data.target_cutting.crop)
+        data.pair_cutting = data.usual_pair
     data.setup("fit")
     if config is not None:
         write_whole(out / "config.yaml", config)

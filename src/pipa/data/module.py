@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ class UDAData(L.LightningDataModule):
             drawn, up to 10 times (DAFormer 0.5, HRDA 2.0).
         cat_max_ratio: Greatest share of one class in a source crop (papers: 0.75).
         pair_crop: Height and width, or one number, of two overlapping target crops for PiPa's
-            patch loss (release: 720). None: no pair.
+            patch loss (release: 720). None: no pair; `pipa train` makes them as large as `crop`
+            for losses that want them.
         pair_iou: Bounds of their intersection over union (release: 0.1, 1).
         pair_stride: Their corners differ by multiples of this (release: 8).
         pair_scale: Bounds of a further scale of the image that they are cut from.
@@ -74,6 +76,9 @@ class UDAData(L.LightningDataModule):
         on_error: "stop" at a faulty file, or "skip" it; `skipped` lists them.
         with_target: False leaves the target out of the batches: a baseline with the same options.
         seed: Decides every draw.
+
+    Raises:
+        PipaError: A number is too small.
     """
 
     def __init__(
@@ -106,15 +111,27 @@ class UDAData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        _refuse_below(
+            {
+                "crop": (min(_both(crop)), 1),
+                "batch_size": (batch_size, 1),
+                "workers": (workers, 0),
+                "pair_crop": (min(_both(1 if pair_crop is None else pair_crop)), 1),
+                "pair_stride": (pair_stride, 1),
+                "target_margins": (min(target_margins), 0),
+                "target_crop_margins": (min(target_crop_margins), 0),
+                "seed": (seed, 0),
+            }
+        )
         self.source, self.target, self.validation = source, target, validation
         self.format, self.classes = format, classes
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.on_error, self.cache, self.with_target = on_error, cache, with_target
         self.source_cutting = Cutting(_both(crop), source_resize, pad)
         self.target_cutting = Cutting(_both(crop), target_resize, pad)
-        self.pair_cutting = None
-        if pair_crop is not None:
-            self.pair_cutting = PairCutting(_both(pair_crop), pair_iou, pair_stride, pair_scale)
+        self.usual_pair = PairCutting(_both(pair_crop or crop), pair_iou, pair_stride, pair_scale)
+        """How pairs are cut where a method wants them and `pair_crop` is None."""
+        self.pair_cutting = None if pair_crop is None else self.usual_pair
         self.margins: tuple[Margins, Margins] = (target_margins, target_crop_margins)
         self.temperature, self.min_pixels = rare_class_temperature, min_pixels
         self.cat_max_ratio, self.min_crop_ratio = cat_max_ratio, min_crop_ratio
@@ -259,3 +276,14 @@ def labelled_images(
 
 def _both(sides: int | tuple[int, int]) -> Size:
     return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+def _refuse_below(least: Mapping[str, tuple[int, int]]) -> None:
+    """Complain of an option that is below the least it can be.
+
+    Args:
+        least: Value and least value of each option.
+    """
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise PipaError(f"is {value}; expected at least {bound}", f"--data.{name}")
