@@ -36,14 +36,30 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
     config = parser.parse_args(spelled_out(given))
+    refuse_impossible(config)
     built = parser.instantiate(config)
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
     sections |= {"pixel": built.pixel, "patch": built.patch, "trainer": built.trainer.as_dict()}
-    if sections["trainer"]["max_steps"] < 1:
-        raise PipaError("must be at least 1", "--trainer.max_steps")
     out: Path = built.out
     text = parser.dump(config)
     return {**sections, "out": out, "seed": built.seed, "resume": built.resume, "config": text}
+
+
+def refuse_impossible(config: Any) -> None:
+    """Check what the types of the options allow and a run does not.
+
+    Raises:
+        PipaError: A number is too small, or not whole.
+    """
+    if config.seed < 0:
+        raise PipaError("must not be negative", "--seed")
+    if config.trainer.max_steps < 1:
+        raise PipaError("must be at least 1", "--trainer.max_steps")
+    every = config.trainer.val_check_interval
+    if every is not None and (not isinstance(every, int) or every < 1):
+        raise PipaError(
+            f"is {every}", "--trainer.val_check_interval", "It counts steps: 1, 2, 3, ..."
+        )
 
 
 def add_sections(parser: "ArgumentParser") -> None:
