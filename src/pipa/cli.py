@@ -97,7 +97,9 @@ def eval_command(given: list[str]) -> int:
     parser = new_parser("eval", "Mean IoU of a model on labelled images.")
     add_model(parser)
     parser.add_argument("data", type=str, help="[FORMAT:]PATH of labelled images")
-    parser.add_argument("--classes", type=str | None, help="classes.yaml; default: the model's own")
+    parser.add_argument("--classes", type=str | None, help="classes.yaml; default: the data's own")
+    about = "[height,width] to fit images and labels into first, as in data.target_resize"
+    parser.add_argument("--resize", type=tuple[int, int] | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
@@ -105,7 +107,7 @@ def eval_command(given: list[str]) -> int:
     from pipa.models.hub import load_segmenter
 
     model = load_segmenter(options.model, weights=options.weights)
-    result = evaluate(model, options.data, classes=options.classes)
+    result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
     print_scores(result)
     if options.out:
         result.write(options.out)
@@ -133,7 +135,12 @@ def predict_command(given: list[str]) -> int:
 def add_model(parser: "ArgumentParser") -> None:
     """The arguments that say which network."""
     parser.add_argument("model", type=Path, help="a run's folder, a model folder, .ckpt or .pth")
-    parser.add_argument("--weights", type=str, default="student", help="student or teacher")
+    add_weights(parser)
+
+
+def add_weights(parser: "ArgumentParser") -> None:
+    """The argument that says which network of a checkpoint."""
+    parser.add_argument("--weights", choices=("student", "teacher"), default="student")
 
 
 def check_command(given: list[str]) -> int:
@@ -186,7 +193,7 @@ def convert_command(given: list[str]) -> int:
     parser = new_parser("convert", "Turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--weights", type=str, default="student", help="student or teacher")
+    add_weights(parser)
     options = parser.parse_args(given)
 
     from pipa.interop.mmseg import convert
@@ -200,7 +207,7 @@ def export_command(given: list[str]) -> int:
     parser = new_parser("export", "Write ONNX and compare its output with the model's.")
     add_model(parser)
     parser.add_argument("out", type=Path, help="the .onnx file to write")
-    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="height, width")
+    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="[height,width]")
     options = parser.parse_args(given)
 
     from pipa.deploy.export import export

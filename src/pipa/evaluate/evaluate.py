@@ -37,6 +37,13 @@ def evaluate(
             data,
             "Give --classes the class table that the model was trained with.",
         )
+    if classes is None and model.labels is not None and model.labels.names != labels.names:
+        raise PipaError(
+            f"its classes ({', '.join(labels.names[:4])}, ...) are not the model's "
+            f"({', '.join(model.labels.names[:4])}, ...)",
+            data,
+            "Give --classes the class table that the model was trained with.",
+        )
     scores = Scores(labels).to(model.mean.device)
     with evaluating(model), torch.inference_mode():
         for batch in track(images, description="scoring", transient=True, disable=quiet):
