@@ -4,6 +4,7 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 `model/` (what `pipa predict` and `pipa eval` take) and `results.json`.
 """
 
+import csv
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from pipa.data.labels import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result, write_whole
+from pipa.models.checkpoint import read_checkpoint
 from pipa.models.hub import create_segmenter, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
@@ -224,7 +226,7 @@ def train(
     )
     with warnings.catch_warnings():
         hush_lightning()
-        engine = build_trainer(out, data, trainer, callbacks)
+        engine = build_trainer(out, data, trainer, callbacks, earlier_metrics(out, last))
         engine.fit(module, datamodule=data, ckpt_path=last)
         result = validate(engine, module, data)
     if engine.is_global_zero:
@@ -250,10 +252,29 @@ def prepare_folder(out: Path, resume: bool) -> Path | None:
     return last if resume else None
 
 
+def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
+    """Rows of `metrics.csv` up to the checkpoint: Lightning's logger starts the file anew."""
+    file = out / "metrics.csv"
+    if last is None or not file.is_file():
+        return []
+    reached = read_checkpoint(last)["global_step"]
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+    return [row for row in rows if int(row.get("step", reached)) < reached]
+
+
 def build_trainer(
-    out: Path, data: UDAData, options: Mapping[str, Any], callbacks: Sequence[Callback]
+    out: Path,
+    data: UDAData,
+    options: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    earlier: Sequence[Mapping[str, str]] = (),
 ) -> L.Trainer:
     """Lightning's trainer, with our loggers and callbacks; `options` are its own arguments."""
+    table = CSVLogger(out, name=None, version="")
+    for row in earlier:
+        table.experiment.log_metrics(row, int(row["step"]))
+    table.save()
     given = dict(options)
     several = torch.cuda.device_count() > 1 or given.get("devices") not in ("auto", 1, None)
     if several and given.get("strategy", "auto") == "auto":
@@ -267,7 +288,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         logger=[
             TensorBoardLogger(out, name=None, version="tensorboard"),
-            CSVLogger(out, name=None, version=""),
+            table,
         ],
         callbacks=[
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar", True) else []),
