@@ -57,9 +57,11 @@ def run(given: list[str]) -> int:
 
         print(__version__)
         return 0
-    name, rest = given[0], given[1:]
-    if name == "data" and rest and rest[0] in ("check", "stats", "streets"):
-        name, rest = f"data {rest[0]}", rest[1:]
+    words = 2 if given[0] == "data" else 1  # `pipa data check`
+    name, rest = " ".join(given[:words]), given[words:]
+    if name in ("data", "data -h", "data --help"):
+        print(HELP, end="")
+        return 0
     if name not in COMMANDS:
         raise PipaError(f"no such command: {name}", remedy="`pipa --help` lists them.")
     return COMMANDS[name](rest)

@@ -97,7 +97,7 @@ def no_table(root: Path, found: list[str]) -> PipaError:
         f"no class table; its label files hold {ids}",
         root,
         f"Write {root / FILE} with one line per id, `0: {{name: road, color: [128, 64, 128]}}`, or "
-        f'give the names, `--data.classes "{names}"`.',
+        f'give the names, `--data.classes "{names}"` (`--classes` of other commands than train).',
     )
 
 
