@@ -11,13 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipa.data.paint import distinct_colours
+from pipa.data.paint import colourise, distinct_colours, overlay
 from pipa.evaluate.plots import (
     PALETTE,
     class_bars,
-    colourise,
     curves,
-    overlay,
     picture,
     running_mean,
 )

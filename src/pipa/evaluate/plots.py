@@ -18,9 +18,6 @@ from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipa.data.paint import colourise as colourise
-from pipa.data.paint import overlay as overlay
-
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
 Theme = Literal["light", "dark"]

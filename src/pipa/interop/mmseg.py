@@ -10,17 +10,16 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from pipa.errors import PipaError
 from pipa.models.backbones import MIT, mit
 from pipa.models.checkpoint import build_with, check_names, read_checkpoint
-from pipa.models.hub import create_segmenter, load_segmenter, save_segmenter
+from pipa.models.hub import Weights, create_segmenter, load_segmenter, save_segmenter
 from pipa.models.segmenter import Legend, Segmenter
 
-Weights = Literal["student", "teacher"]
 State = Mapping[str, Tensor]
 
 

@@ -251,8 +251,7 @@ def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segme
     told = content.get("hyper_parameters", {})
     if not state or "student" not in told:
         raise PipaError(f"is a checkpoint of Lightning without a {weights} of pipa", path)
-    student = {k: v for k, v in told["student"].items() if k != "pretrained"}
-    model = build_with(lambda: create_segmenter(**student), state, path)
+    model = build_with(lambda: create_segmenter(**told["student"]), state, path)
     model.labels = _legend(told.get("labels"))
     return model
 
