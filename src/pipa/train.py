@@ -276,8 +276,7 @@ def build_trainer(
         table.experiment.log_metrics(row, int(row["step"]))
     table.save()
     given = dict(options)
-    several = torch.cuda.device_count() > 1 or given.get("devices") not in ("auto", 1, None)
-    if several and given.get("strategy", "auto") == "auto":
+    if uses_several(given) and given.get("strategy", "auto") == "auto":
         # Terms that start late leave projection heads without a gradient.
         given["strategy"] = "ddp_find_unused_parameters_true"
     every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
@@ -307,6 +306,19 @@ def build_trainer(
             *callbacks,
         ],
     )
+
+
+def uses_several(options: Mapping[str, Any]) -> bool:
+    """Whether Lightning's trainer will train in several processes; the command line gives words."""
+    devices = options.get("devices") or "auto"
+    if options.get("num_nodes", 1) > 1:
+        return True
+    if str(devices) in ("auto", "-1"):
+        return options.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
+    if str(devices).isdigit():
+        return int(devices) > 1
+    listed = devices.split(",") if isinstance(devices, str) else devices
+    return sum(str(device).strip() != "" for device in listed) > 1
 
 
 def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
