@@ -14,6 +14,8 @@ from pipa.errors import PipaError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from pipa.models.segmenter import Segmenter
+
 HELP = """\
 pipa: adapt a segmenter from labelled images of one world to unlabelled images of another
 
@@ -106,9 +108,8 @@ def eval_command(given: list[str]) -> int:
     options = parser.parse_args(given)
 
     from pipa.evaluate.evaluate import evaluate
-    from pipa.models.hub import load_segmenter
 
-    model = load_segmenter(options.model, weights=options.weights)
+    model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
     print_scores(result)
     if options.out:
@@ -126,9 +127,8 @@ def predict_command(given: list[str]) -> int:
     options = parser.parse_args(given)
 
     from pipa.deploy.predict import predict
-    from pipa.models.hub import load_segmenter
 
-    model = load_segmenter(options.model, weights=options.weights)
+    model = load_model(options)
     for _, outputs in predict(model, options.inputs, options.out, scale=options.scale):
         print(*outputs)
     return 0
@@ -137,7 +137,22 @@ def predict_command(given: list[str]) -> int:
 def add_model(parser: "ArgumentParser") -> None:
     """The arguments that say which network."""
     parser.add_argument("model", type=Path, help="a run's folder, a model folder, .ckpt or .pth")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add_weights(parser)
+
+
+def load_model(options: Any) -> "Segmenter":
+    """The network that the arguments name, on the device that they name."""
+    import torch
+
+    from pipa.models.hub import load_segmenter
+
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device != "cpu" and not getattr(torch, device).is_available():
+        raise PipaError(f"there is no {device} here", "--device", "`pipa doctor` lists devices.")
+    return load_segmenter(options.model, weights=options.weights).to(device)
 
 
 def add_weights(parser: "ArgumentParser") -> None:
@@ -156,7 +171,10 @@ def check_command(given: list[str]) -> int:
     from pipa.data.check import check
 
     report = check(options.data, classes=options.classes, sheet=options.sheet)
-    show(report.table)
+    if report.labels is None:
+        print(f"{options.data}: {report.images} images, no labels, {len(report.faults)} faults")
+    else:
+        show(report.table)
     for fault in report.faults:
         print(fault)
     return 1 if report.faults else 0
@@ -213,9 +231,8 @@ def export_command(given: list[str]) -> int:
     options = parser.parse_args(given)
 
     from pipa.deploy.export import export
-    from pipa.models.hub import load_segmenter
 
-    model = load_segmenter(options.model, weights=options.weights)
+    model = load_model(options).cpu()
     difference = export(model, options.out, options.size)
     print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
     return 0
@@ -241,6 +258,7 @@ def demo_command(given: list[str]) -> int:
 
     from pipa.demo import demo
 
+    print("Three trainings side by side; some five minutes on two cores.", flush=True)
     show(demo(options.out, seed=options.seed, steps=options.steps))
     print(f"wrote {options.out / 'report.html'} and {options.out / 'results.json'}")
     return 0

@@ -32,6 +32,16 @@ OURS = {
 """Arguments of Lightning's trainer that a run sets itself."""
 
 
+LEAST = {
+    "seed": 0,
+    "method.passes": 1,
+    "optim.warm_up": 0,
+    "trainer.max_steps": 1,
+    "trainer.log_every_n_steps": 1,
+}
+"""The least that some options may be."""
+
+
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
@@ -51,10 +61,15 @@ def refuse_impossible(config: Any) -> None:
     Raises:
         PipaError: A number is too small, or not whole.
     """
-    if config.seed < 0:
-        raise PipaError("must not be negative", "--seed")
-    if config.trainer.max_steps < 1:
-        raise PipaError("must be at least 1", "--trainer.max_steps")
+    for name, least in LEAST.items():
+        value = config[name]
+        if value is not None and value < least:
+            raise PipaError(f"is {value}, must be at least {least}", f"--{name}")
+    for name in ("pixel.width", "patch.width"):
+        if config[name] < 8 or config[name] % 8:
+            raise PipaError(f"is {config[name]}, not a multiple of 8", f"--{name}")
+    if not 0 < (config.pixel.similarity or 1) <= 1:
+        raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(

@@ -228,6 +228,7 @@ def train(
         hush_lightning()
         engine = build_trainer(out, data, trainer, callbacks, earlier_metrics(out, last))
         engine.fit(module, datamodule=data, ckpt_path=last)
+        engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
     if engine.is_global_zero:
         write_run(out, module, result)

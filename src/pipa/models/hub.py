@@ -219,7 +219,11 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PipaError("holds no network", folder, "It needs a config.json.") from error
+        raise PipaError(
+            "holds no network",
+            folder,
+            "It needs a config.json; of a run that did not end, give checkpoints/last.ckpt.",
+        ) from error
     if not isinstance(config, dict) or config.get("format") != "pipa-segmenter":
         raise PipaError(
             "its config.json is not of a pipa network",

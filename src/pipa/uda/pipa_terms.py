@@ -201,7 +201,7 @@ class PatchTerm(TargetTerm):
         return loss
 
     def _remember(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
-        """Push a third of this step's negatives into the bank; the oldest rows leave."""
+        """Push some of this step's negatives, a third of the bank; the oldest rows leave."""
         count = min(len(self.bank) // 3, len(rows))
         if count:
             self.bank = torch.cat([rows[:count], self.bank[:-count]])
@@ -248,8 +248,8 @@ def look_at_views(
         confidence = torch.cat([view.confidence for view in pseudo.pair])
         return student.context(image).features, label, confidence
     prediction = student.analyse(image)
-    sharpest = prediction.outputs[0].logits.detach().float().softmax(dim=1)
-    confidence, label = sharpest.max(dim=1)
+    whole = prediction.outputs[0].logits.detach().float().softmax(dim=1)
+    confidence, label = whole.max(dim=1)
     return prediction.context.features, label, confidence
 
 
