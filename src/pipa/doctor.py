@@ -148,7 +148,9 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         if extra:
-            return Finding(what, "not installed", f"Optional: pip install 'pipa[{extra}]'")
+            return Finding(
+                what, "not installed", f"Optional: in pipa's folder, pip install -e '.[{extra}]'"
+            )
         return Finding(what, "not installed", f"pip install '{name}{wanted}'")
     assert isinstance(wanted, SpecifierSet)
     fits = wanted.contains(version, prereleases=True)

@@ -198,6 +198,12 @@ def train(
             "--data.target",
             "Give a folder of images, or --method.name source_only.",
         )
+    if method.name == "self_training" and method.start >= trainer["max_steps"]:
+        raise PipaError(
+            f"is {method.start}: with {trainer['max_steps']} steps the target is never looked at",
+            "--method.start",
+            "Lower it (and --patch.start), or train for longer.",
+        )
     last = prepare_folder(out, resume)
     if not method.sees_pairs:
         data.pair_cutting = None
@@ -291,7 +297,7 @@ def build_trainer(
             table,
         ],
         callbacks=[
-            *([Progress(refresh_rate=10)] if given.get("enable_progress_bar", True) else []),
+            *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
             FiniteGuard(),
             Pictures(data.labels.colours, every=int(every)),

@@ -49,7 +49,7 @@ def export(model: Segmenter, out: Path, size: tuple[int, int]) -> float:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         problem = f"export needs {', '.join(missing)}"
-        raise PipaError(problem, remedy="Install them with: pip install 'pipa[export]'.")
+        raise PipaError(problem, remedy="In pipa's folder: pip install -e '.[export]'.")
     if min(size) < 1:
         raise PipaError(f"{size}; expected height and width above 0", "size")
     generator = torch.Generator().manual_seed(0)

@@ -19,6 +19,16 @@ from pipa.uda.method import Method
 class Progress(TQDMProgressBar):
     """One bar for the whole run, with the loss terms and the rate."""
 
+    @property
+    def total_train_batches(self) -> int:
+        """Steps of the run; our loaders have no end."""
+        return int(self.trainer.max_steps)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *unused: Any) -> None:
+        """Call it training; there are no epochs."""
+        super().on_train_epoch_start(trainer, *unused)
+        self.train_progress_bar.set_description("training")
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Short names: `source=0.41, mixed=0.12`; no version number."""
         found = super().get_metrics(trainer, pl_module)
