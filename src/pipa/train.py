@@ -4,6 +4,7 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 `model/` (what `pipa predict` and `pipa eval` take) and `results.json`.
 """
 
+import contextlib
 import csv
 import json
 import logging
@@ -209,16 +210,19 @@ def train(
         data.pair_cutting = None
     elif data.pair_cutting is None:
         data.pair_cutting = data.usual_pair
-    data.setup("fit")
-    if config is not None:
-        write_whole(out / "config.yaml", config)
-    L.seed_everything(seed, verbose=False)
-    network = create_segmenter(
-        student.name,
-        data.labels.num_classes,
-        pretrained=student.weights,
-        **(student.options or {}),
-    )
+    try:
+        data.setup("fit")
+        L.seed_everything(seed, verbose=False)
+        network = create_segmenter(
+            student.name,
+            data.labels.num_classes,
+            pretrained=student.weights,
+            **(student.options or {}),
+        )
+    except PipaError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # only if it is empty: nothing half-made stays behind
+        raise
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     module = build_method(
         method,
@@ -230,6 +234,8 @@ def train(
         pretrained=student.weights is not None,
         seed=seed,
     )
+    if config is not None:
+        write_whole(out / "config.yaml", config)
     with warnings.catch_warnings():
         hush_lightning()
         engine = build_trainer(out, data, trainer, callbacks, earlier_metrics(out, last))
@@ -363,7 +369,7 @@ def environment() -> dict[str, str]:
 
 def hush_lightning() -> None:
     """Hide advertisements, and advice that does not apply to runs without epochs."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",

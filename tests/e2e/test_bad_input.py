@@ -37,6 +37,7 @@ def refused(pipa, tmp_path):
             assert str(word) in lines[0], lines[0]
         assert not (out / "model").exists()
         assert not list(tmp_path.rglob("*.part"))
+        return out
 
     return check
 
@@ -51,7 +52,21 @@ def test_missing_folder(refused, target, tmp_path):
 
 def test_image_without_label(refused, source, target):
     (source / "labels" / "001.png").unlink()
-    refused(f"--data.source={source}", f"--data.target={target}", words=["001", "label"])
+    out = refused(f"--data.source={source}", f"--data.target={target}", words=["001", "label"])
+    assert not out.exists()
+
+
+def test_a_run_that_would_never_look_at_the_target(refused, source, target):
+    options = [f"--data.source={source}", f"--data.target={target}"]
+    refused(*options, "--method.start=3", words=["--method.start", "3"])
+
+
+@pytest.mark.parametrize(
+    "option", ["--method.passes=0", "--pixel.width=20", "--pixel.similarity=2", "--seed=-1"]
+)
+def test_impossible_numbers(refused, source, target, option):
+    options = [f"--data.source={source}", f"--data.target={target}"]
+    refused(*options, option, words=[option.split("=")[0]])
 
 
 def test_label_with_an_id_outside_the_classes(refused, source, target):
