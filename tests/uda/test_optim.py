@@ -9,6 +9,7 @@ from recipe import golden
 from torch import nn
 
 import pipa
+from pipa.errors import PipaError
 from pipa.uda.optim import Optim, parameter_groups, warmup_poly
 
 _, META = golden("dacs_parts")
@@ -64,6 +65,69 @@ def test_groups_go_by_what_a_parameter_is():
     ]
     assert not found
     torch.optim.AdamW(parameter_groups(parts, optim))
+
+
+BACKBONES = {  # layers, and the layers of some parameters, counted by hand
+    "daformer_mit_b1": (
+        8,
+        {
+            "stages.0.patch_embeddings.proj.weight": 0,
+            "stages.0.blocks.0.": 1,
+            "stages.0.blocks.1.": 2,
+            "stages.1.patch_embeddings.proj.weight": 2,
+            "stages.1.blocks.0.": 3,
+            "stages.3.blocks.1.": 8,
+            "stages.3.layer_norm.weight": 8,
+        },
+    ),
+    "fpn_mobilenet_v2": (16, {"conv_stem.": 0, "layer.0.": 1, "layer.15.": 16}),
+    "small": (4, {"backbone.stem.": 0, "stages.0.": 1, "stages.3.": 4}),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_learning_rates_fall_with_the_depth_of_a_layer(name):
+    """As BEiT has it, but for one factor: there the last block is a layer below the head."""
+    layers, known = BACKBONES[name]
+    network = pipa.create_segmenter(name, 3)
+    assert len(network.backbone.blocks()) == layers
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    optim = Optim(lr=1.0, head=10.0, layer_decay=0.5)
+    found = {
+        names[p]: (group["lr"], group["weight_decay"])
+        for group in parameter_groups(network, optim)
+        for p in group["params"]
+    }
+    assert found.keys() == set(names.values())
+    for part, layer in known.items():
+        rates = [found[n][0] for n in found if n.startswith("backbone.") and part in n]
+        assert rates
+        assert set(rates) == {0.5 ** (layers - layer)}, part
+    assert all(rate == 10 for n, (rate, _) in found.items() if "head" in n)
+    plain = {
+        names[p]: group["weight_decay"]
+        for group in parameter_groups(network, Optim())
+        for p in group["params"]
+    }
+    assert {n: decay for n, (_, decay) in found.items()} == plain
+
+
+def test_the_layers_of_a_method_are_those_of_its_student():
+    """A frozen copy, as of the teacher, has none; a head of a term keeps its own rate."""
+    student = pipa.create_segmenter("small", 3)
+    method = nn.ModuleDict({"student": student, "term": nn.ModuleDict({"head": nn.Linear(2, 2)})})
+    method["teacher"] = pipa.create_segmenter("small", 3).requires_grad_(False)
+    optim = Optim(lr=1.0, layer_decay=0.9)
+    rates = {group["lr"] for group in parameter_groups(method, optim)}
+    assert rates == {10.0} | {0.9**below for below in range(5)}
+    count = sum(len(group["params"]) for group in parameter_groups(method, optim))
+    assert count == len(list(student.parameters())) + 2
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.1])
+def test_a_layer_decay_that_is_none(decay):
+    with pytest.raises(PipaError, match="above 0 and at most 1"):
+        Optim(layer_decay=decay)
 
 
 def test_learning_rates_as_mmcv_sets_them():

@@ -5,6 +5,7 @@ a simple feature pyramid (Li et al.: Exploring Plain Vision Transformer Backbone
 Detection, ECCV 2022, section 3) makes four.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipa.errors import PipaError
 from pipa.models.backbones import Backbone, load_pretrained, settings_of
 
 LEVELS = 4
+BLOCK = re.compile(r"\w+\.(layer\.\d+|(stages|layers)\.\d+\.(layers|blocks)\.\d+)")
 
 
 class Staged(Backbone):
@@ -33,6 +35,10 @@ class Staged(Backbone):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
         return list(self.encoder(image).feature_maps)
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of the four stages."""
+        return _blocks(self.encoder)
 
 
 class Plain(Backbone):
@@ -82,6 +88,10 @@ class Plain(Backbone):
             features.append(feature if same else F.interpolate(feature, size, mode="bilinear"))
         return features
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return _blocks(self.encoder)
+
 
 def auto(
     *,
@@ -129,6 +139,15 @@ def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise PipaError("is no backbone that transformers knows", pretrained) from error
     return kind, [1, 2, 3, 4] if len(stages) == LEVELS + 1 else [len(stages) - 1]
+
+
+def _blocks(encoder: Any) -> list[nn.Module]:
+    """What transformers calls `layer.3` in a plain encoder, `stages.1.layers.3` in stages."""
+    blocks = [module for name, module in encoder.named_modules() if BLOCK.fullmatch(name)]
+    if not blocks:
+        kind = type(encoder).__name__
+        raise PipaError(f"the layers of {kind} are not known", remedy="Leave out layer_decay.")
+    return blocks
 
 
 def _settings(encoder: Any) -> dict[str, Any]:

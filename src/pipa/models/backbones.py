@@ -53,6 +53,24 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
 
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The layers of the encoder, in the order in which an image passes them."""
+
+    def depths(self) -> dict[nn.Parameter, int]:
+        """Layer of every parameter: 0 before the first block, l in the l-th, L = len(blocks()).
+
+        What stands between two blocks counts with the one before it, and what stands behind the
+        last (final norms, a pyramid) with that. Modules are registered in the order of their use.
+        """
+        blocks, depth = set(self.blocks()), 0
+        found = {}
+        for module in self.modules():
+            depth += module in blocks
+            for parameter in module.parameters(recurse=False):
+                found[parameter] = depth
+        return found
+
 
 class MiT(Backbone):
     """Mix Transformer (Xie et al.: SegFormer, NeurIPS 2021).
@@ -74,6 +92,10 @@ class MiT(Backbone):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
         return list(self.encoder(image, output_hidden_states=True).hidden_states)
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of the four stages."""
+        return [block for stage in self.encoder.stages for block in stage.blocks]
 
 
 class MobileNetV2(Backbone):
@@ -102,6 +124,10 @@ class MobileNetV2(Backbone):
         """Maps of a normalised image at strides 4, 8, 16, 32."""
         maps = self.encoder(image, output_hidden_states=True).hidden_states
         return [maps[i] for i in self.LEVELS]
+
+    def blocks(self) -> list[nn.Module]:
+        """The inverted residual blocks."""
+        return list(self.encoder.layer)
 
     def train(self, mode: bool = True) -> "MobileNetV2":
         """Training mode for all but frozen norms."""

@@ -5,7 +5,7 @@ extra pass over target images adapt the network, whatever the loss (a confound i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ class Small(Backbone):
             x = stage(x)
             features.append(x)
         return features
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks of the four stages."""
+        return [block for stage in self.stages for block in cast(nn.Sequential, stage)]
 
 
 def _unit(channels: int, width: int, stride: int) -> list[nn.Module]:

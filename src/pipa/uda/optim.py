@@ -1,4 +1,4 @@
-"""AdamW's parameter groups and the schedule of DAFormer, HRDA and PiPa.
+"""AdamW's parameter groups and the schedule of DAFormer, HRDA and PiPa; layer-wise learning rates.
 
 Source: DAFormer@configs/_base_/schedules/{adamw,poly10warm}.py, read by mmcv 1.3.7.
 """
@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from pipa.errors import PipaError
+from pipa.models.backbones import Backbone
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -23,6 +26,12 @@ class Optim:
         warm_up: Steps of linear growth (DAFormer: 1500).
         power: Of the polynomial decay to 0 (DAFormer: 1).
         clip: Largest norm of the gradient; 0: no limit (DAFormer: none).
+        layer_decay: Factor of the learning rate from each layer of the backbone to the one before
+            it (Clark et al.: ELECTRA, ICLR 2020; Bao et al.: BEiT, ICLR 2022); 1: none (DAFormer).
+            Layer l of L has lr * layer_decay ** (L - l), the last block lr itself.
+
+    Raises:
+        PipaError: `layer_decay` is not in (0, 1].
     """
 
     lr: float = 6e-5
@@ -31,6 +40,13 @@ class Optim:
     warm_up: int = 1500
     power: float = 1.0
     clip: float = 0.0
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise PipaError(
+                f"layer_decay is {self.layer_decay}", "optim", "It is above 0 and at most 1."
+            )
 
 
 def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
@@ -39,14 +55,16 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     A name with "head" in it has the head's learning rate, and decays, its norms too: mmcv applies
     the first rule that matches. Else a norm, by its type or its name, and what is called
     `pos_block` or `position...`, has no decay. The depthwise convolutions of MiT do decay.
+    With `layer_decay`, the rate of what belongs to a backbone falls with its depth there.
 
     Args:
         module: Whatever holds the parameters: a student, or a method with its terms.
         optim: Learning rates and decay.
 
     Returns:
-        At most three groups, with `params`, `lr` and `weight_decay`.
+        Groups with `params`, `lr` and `weight_decay`; at most three without `layer_decay`.
     """
+    scale = _layer_scales(module, optim.layer_decay)
     groups: dict[tuple[float, float], dict[nn.Parameter, None]] = {}
     for prefix, owner in module.named_modules():
         for name, parameter in owner.named_parameters(prefix, recurse=False):
@@ -58,12 +76,22 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
             if "head" in name:
                 key = optim.lr * optim.head, optim.decay
             else:
-                key = optim.lr, 0.0 if exempt else optim.decay
+                key = optim.lr * scale.get(parameter, 1.0), 0.0 if exempt else optim.decay
             groups.setdefault(key, {})[parameter] = None
     return [
         {"params": list(members), "lr": lr, "weight_decay": decay}
         for (lr, decay), members in groups.items()
     ]
+
+
+def _layer_scales(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Factor of the learning rate of each parameter of a backbone; nothing without decay."""
+    scales: dict[nn.Parameter, float] = {}
+    for part in module.modules() if layer_decay < 1 else ():
+        if isinstance(part, Backbone):
+            depths, last = part.depths(), len(part.blocks())
+            scales |= {p: layer_decay ** (last - depth) for p, depth in depths.items()}
+    return scales
 
 
 def warmup_poly(step: int, steps: int, warm_up: int = 1500, power: float = 1.0) -> float:
