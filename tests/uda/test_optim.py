@@ -124,6 +124,24 @@ def test_the_layers_of_a_method_are_those_of_its_student():
     assert count == len(list(student.parameters())) + 2
 
 
+def test_a_module_may_have_settings_of_its_own():
+    """Whatever it holds and whoever holds it, once; the other groups are as without it."""
+    parts, own = Parts(), Parts()
+    own.optimiser = {"lr": 3.0, "betas": (0.9, 0.99), "weight_decay": 0.0}
+    optim = Optim(lr=1.0, head=10.0, decay=0.5)
+    method = nn.ModuleDict({"own": own, "parts": parts, "again": nn.ModuleDict({"own": own})})
+    *others, last = parameter_groups(method, optim)
+    assert others == parameter_groups(parts, optim)
+    assert last == {
+        "params": [p for p in own.parameters() if p.requires_grad],
+        "lr": 3.0,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+    }
+    groups = torch.optim.AdamW([*others, last], betas=(0.9, 0.999)).param_groups
+    assert [group["betas"] for group in groups] == [(0.9, 0.999)] * 3 + [(0.9, 0.99)]
+
+
 @pytest.mark.parametrize("decay", [0.0, -0.5, 1.1])
 def test_a_layer_decay_that_is_none(decay):
     with pytest.raises(PipaError, match="above 0 and at most 1"):

@@ -55,20 +55,24 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     A name with "head" in it has the head's learning rate, and decays, its norms too: mmcv applies
     the first rule that matches. Else a norm, by its type or its name, and what is called
     `pos_block` or `position...`, has no decay. The depthwise convolutions of MiT do decay.
-    With `layer_decay`, the rate of what belongs to a backbone falls with its depth there.
+    With `layer_decay`, the rate of what belongs to a backbone falls with its depth there. A module
+    with a dictionary `optimiser` is a group of its own, with these settings (a discriminator).
 
     Args:
         module: Whatever holds the parameters: a student, or a method with its terms.
         optim: Learning rates and decay.
 
     Returns:
-        Groups with `params`, `lr` and `weight_decay`; at most three without `layer_decay`.
+        Groups with `params`, `lr` and `weight_decay`: at most three without `layer_decay`, and
+        then those of modules with settings of their own.
     """
+    separate = _separate_groups(module)
+    taken = {parameter for group in separate for parameter in group["params"]}
     scale = _layer_scales(module, optim.layer_decay)
     groups: dict[tuple[float, float], dict[nn.Parameter, None]] = {}
     for prefix, owner in module.named_modules():
         for name, parameter in owner.named_parameters(prefix, recurse=False):
-            if not parameter.requires_grad:
+            if not parameter.requires_grad or parameter in taken:
                 continue
             exempt = isinstance(owner, NORMS) or any(
                 w in name for w in ("norm", "pos_block", "position")
@@ -78,10 +82,21 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
             else:
                 key = optim.lr * scale.get(parameter, 1.0), 0.0 if exempt else optim.decay
             groups.setdefault(key, {})[parameter] = None
-    return [
+    together = [
         {"params": list(members), "lr": lr, "weight_decay": decay}
         for (lr, decay), members in groups.items()
     ]
+    return together + separate
+
+
+def _separate_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """A group for each module that says how it is to be optimised."""
+    groups = []
+    for part in module.modules():
+        settings = getattr(part, "optimiser", None)
+        if isinstance(settings, dict):
+            groups.append({"params": [p for p in part.parameters() if p.requires_grad], **settings})
+    return groups
 
 
 def _layer_scales(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
