@@ -7,7 +7,7 @@ PiPa, MIC and feature distance are terms that are switched on. One backward per 
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, nn
+from torch import Generator
 
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.colour import strong
@@ -17,7 +17,14 @@ from pipa.uda.classmix import Mixed, classmix
 from pipa.uda.method import Method, Moment
 from pipa.uda.optim import Optim
 from pipa.uda.teacher import Pseudo, Teacher
-from pipa.uda.terms import SourceTerm, TargetTerm, supervised
+from pipa.uda.terms import (
+    SourceTerm,
+    TargetTerm,
+    prepared,
+    source_losses,
+    supervised,
+    weighted,
+)
 
 
 class SelfTraining(Method):
@@ -56,12 +63,7 @@ class SelfTraining(Method):
         super().__init__(student, labels, optim, seed)
         self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
-        self.terms = nn.ModuleList([*source_terms, *target_terms])  # trained, checkpointed
-        names = [term.name for term in (*source_terms, *target_terms)]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
-        for term in (*source_terms, *target_terms):
-            term.prepare(student)
+        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
         self.start, self.jitter_source = start, jitter_source
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -73,11 +75,8 @@ class SelfTraining(Method):
         if self.jitter_source:
             source = Labelled(strong(source.image, generator), source.label)
         self.moment = Moment(source)
-        prediction = self.student.analyse(source.image)
-        losses = {"source": supervised(prediction, source.label)}  # L_ce^S
-        for term in self.source_terms:  # alpha L_Pixel, yours
-            if weight := term.weight_at(step):
-                losses[term.name] = weight * term(prediction, source, generator)
+        # L_ce^S, alpha L_Pixel, yours
+        losses = source_losses(self.student, source, self.source_terms, step, generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
@@ -87,10 +86,10 @@ class SelfTraining(Method):
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            for task in self.target_terms:  # beta L_Patch, MIC, yours
-                if weight := task.weight_at(step):
-                    losses[task.name] = weight * task(self.student, batch, pseudo, generator)
-                    self.manual_backward(losses[task.name])
+            given = self.student, batch, pseudo, generator
+            for name, loss in weighted(self.target_terms, step, *given):  # beta L_Patch, MIC, yours
+                losses[name] = loss
+                self.manual_backward(loss)
             self.moment = Moment(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

@@ -1,6 +1,6 @@
-"""What a term of self-training is; and those of DAFormer, of MIC, and a control.
+"""What a term of a method is; and those of DAFormer, of MIC, and a control.
 
-PiPa's two are in `pipa_terms`.
+PiPa's two are in `pipa_terms`, those that need no labels of the target in `alignment_terms`.
 
 A `SourceTerm` looks at the student's prediction on the labelled source, a `TargetTerm` runs the
 student on the unlabelled target. A term owns its projection head or frozen encoder: these are
@@ -9,21 +9,22 @@ trained and checkpointed with the run, and are never part of the segmenter that 
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from pipa.batch import Batch, Labelled
+from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.colour import strong
 from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.feature_distance import downscale_label, feature_distance
 from pipa.losses.info_nce import at_least_float32
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.masking import block_mask
-from pipa.uda.teacher import Pseudo
+from pipa.uda.teacher import Pseudo, Teacher
 
 
 def supervised(
@@ -79,17 +80,56 @@ class SourceTerm(Term):
 
 
 class TargetTerm(Term):
-    """A loss that runs the student on target images."""
+    """A loss that runs the student on target images.
+
+    `pseudo` is None where the method has no teacher.
+    """
+
+    needs_teacher: bool = False
+    """Whether it learns from what the method's teacher says."""
 
     @abstractmethod
     def forward(
         self,
         student: Segmenter,
         batch: Batch,
-        pseudo: Pseudo,
+        pseudo: Pseudo | None,
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """The loss, not yet weighted."""
+
+
+def prepared(terms: Sequence[Term], student: Segmenter) -> nn.ModuleList:
+    """The terms of a method, built; each needs a name of its own, by which its loss is logged."""
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
+    for term in terms:
+        term.prepare(student)
+    return nn.ModuleList(terms)
+
+
+def weighted(terms: Sequence[Term], step: int, *given: Any) -> Iterator[tuple[str, Tensor]]:
+    """Name and weighted loss of each term that counts at this step, from what it is given.
+
+    One by one: who goes backward in between frees a graph before the next is made.
+    """
+    for term in terms:
+        if weight := term.weight_at(step):
+            yield term.name, weight * term(*given)
+
+
+def source_losses(
+    student: Segmenter,
+    source: Labelled,
+    terms: Sequence[SourceTerm],
+    step: int,
+    generator: Generator | None = None,
+) -> dict[str, Tensor]:
+    """`L_ce^S` and the source terms, weighted, by name: all of one student pass."""
+    prediction = student.analyse(source.image)
+    losses = {"source": supervised(prediction, source.label)}
+    return losses | dict(weighted(terms, step, prediction, source, generator))
 
 
 class ViewsTerm(TargetTerm):
@@ -105,6 +145,7 @@ class ViewsTerm(TargetTerm):
     """
 
     name = "views"
+    needs_teacher = True
 
     def __init__(self, *, weight: float = 1.0, start: int = 0, warm_up: int = 0) -> None:
         super().__init__(weight, start, warm_up)
@@ -116,11 +157,12 @@ class ViewsTerm(TargetTerm):
         self,
         student: Segmenter,
         batch: Batch,
-        pseudo: Pseudo,
+        pseudo: Pseudo | None,
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Cross entropy of both views with what the teacher says of each."""
         assert batch.pair is not None
+        assert pseudo is not None
         assert pseudo.pair is not None
         first, second = pseudo.pair
         image = strong(torch.cat([batch.pair.first.image, batch.pair.second.image]), generator)
@@ -192,6 +234,11 @@ class MaskedConsistency(TargetTerm):
         weight: Its factor in the total loss (MIC: 1).
         block: Side of a block in pixels (MIC: 64 for 1024, 32 for 512 crops).
         ratio: Share of the blocks that is hidden (MIC: 0.7).
+        teacher: Whose labels: "shared", those of the method's teacher; "own", those of a teacher of
+            this term alone, as MIC has it on methods without one
+            (MIC@mmseg/models/uda/masking_consistency_module.py).
+        momentum: Of its own teacher's moving average.
+        confidence: Above this a pseudo-label of its own teacher is sure.
         start: First step at which it counts.
         warm_up: Steps of linear growth of the weight.
     """
@@ -204,24 +251,35 @@ class MaskedConsistency(TargetTerm):
         weight: float = 1.0,
         block: int = 64,
         ratio: float = 0.7,
+        teacher: Literal["shared", "own"] = "shared",
+        momentum: float = 0.999,
+        confidence: float = 0.968,
         start: int = 0,
         warm_up: int = 0,
     ) -> None:
         super().__init__(weight, start, warm_up)
         self.block, self.ratio = block, ratio
+        self.needs_teacher = teacher == "shared"
+        self.momentum, self.confidence = momentum, confidence
+        self.own: OwnTeacher | None = None
 
     def prepare(self, student: Segmenter) -> None:
-        """Nothing to build."""
+        """Copy the student, if it is to have a teacher here."""
+        if not self.needs_teacher:
+            self.own = OwnTeacher(student, momentum=self.momentum, confidence=self.confidence)
 
     def forward(
         self,
         student: Segmenter,
         batch: Batch,
-        pseudo: Pseudo,
+        pseudo: Pseudo | None,
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Cross entropy of the masked image with the teacher's label of the whole one."""
         assert batch.target is not None
+        if self.own is not None:
+            pseudo = self.own.label(student, batch.target)
+        assert pseudo is not None, "a method without a teacher takes terms with their own"
         image = strong(batch.target.image, generator)
         b, _, h, w = image.shape
         seen = block_mask(
@@ -229,3 +287,32 @@ class MaskedConsistency(TargetTerm):
         )
         image = torch.where(seen, image, student.mean)  # 0 once it is normalised, as in MIC
         return supervised(student.analyse(image), pseudo.label, pseudo.weight)
+
+
+class OwnTeacher(nn.Module):
+    """A teacher that counts its steps itself: one for each time that it is asked for labels.
+
+    Args:
+        student: The network to copy.
+        momentum: Of the moving average.
+        confidence: Above this a pseudo-label is sure.
+    """
+
+    def __init__(self, student: Segmenter, *, momentum: float, confidence: float) -> None:
+        super().__init__()
+        self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
+        self.steps = 0
+
+    def label(self, student: Segmenter, target: Unlabelled) -> Pseudo:
+        """Follow the student, then label the target."""
+        self.teacher.follow(student, self.steps)
+        self.steps += 1
+        return self.teacher.label(target)
+
+    def get_extra_state(self) -> Tensor:
+        """The count travels with checkpoints; as a buffer it would have to be asked of the GPU."""
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on counting."""
+        self.steps = int(state)
