@@ -1,7 +1,8 @@
 """Pixel-wise contrast on labelled source images (PiPa, `L_Pixel`).
 
-Pixels of one class attract, of other classes repel, within the sampled anchors of a batch.
-Sampling is here; the softmax is in `info_nce`; the projection head belongs to `PixelTerm`.
+Pixels of one class attract, of other classes repel, within the sampled anchors of a batch and,
+optionally, rows of earlier ones. Sampling is here; the softmax is in `info_nce`; the projection
+head and the bank belong to `PixelTerm`.
 """
 
 import math
@@ -48,30 +49,42 @@ def contrast_anchors(
     label: Real[Tensor, " n"],
     valid: Bool[Tensor, " n"],
     *,
+    bank: Float[Tensor, "m d"] | None = None,
+    bank_label: Real[Tensor, " m"] | None = None,
     temperature: float = 0.1,
     similarity: float | None = None,
 ) -> Float[Tensor, ""]:
     """`L_Pixel` of anchors, each a positive or a negative of every other; computed in float32.
 
-    The mean over anchors of the mean over an anchor's positives of the loss of the pair.
+    The mean over anchors of the mean over an anchor's positives of the loss of the pair. Rows of a
+    bank are further positives and negatives, never anchors.
 
     Args:
         rows: A unit vector for each anchor.
         label: The class of each anchor; 255 never counts.
         valid: False for rows that only fill up the tensor.
+        bank: Unit vectors of earlier steps, constants here (after the abstract of PiPa++, arXiv
+            2407.17101). None: the anchors alone.
+        bank_label: The classes of the bank's rows, given with it; 255 never counts.
         temperature: tau.
         similarity: Share of an anchor's positives, the least similar ones, and of its negatives,
-            the most similar ones, that count, in (0, 1]: the paper's rule is 0.1. None: all, as the
-            release.
+            the most similar ones, that count, the bank's included, in (0, 1]: the paper's rule is
+            0.1. None: all, as the release.
 
     Returns:
         The loss; exactly 0 with a gradient of 0 where there is one class, or no pair, only.
     """
-    logits = scaled_similarity(rows, rows, temperature)
     valid = valid & (label != IGNORE_INDEX)
-    both = valid[:, None] & valid
-    same = label[:, None] == label
-    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    others, other_label, other_valid = rows, label, valid
+    if bank is not None:
+        assert bank_label is not None, "a bank comes with its labels"
+        others = torch.cat([rows, bank.detach().to(rows.dtype)])
+        other_label = torch.cat([label, bank_label])
+        other_valid = torch.cat([valid, bank_label != IGNORE_INDEX])
+    logits = scaled_similarity(rows, others, temperature)
+    both = valid[:, None] & other_valid
+    same = label[:, None] == other_label
+    itself = torch.eye(len(rows), len(others), dtype=torch.bool, device=rows.device)
     positive, negative = both & same & ~itself, both & ~same
     if similarity is not None:
         positive = highest(-logits.detach(), positive, similarity)
@@ -190,3 +203,21 @@ def quotas(
     from_hard = torch.minimum(hard, torch.maximum(views // 2, views - easy))
     from_easy = torch.minimum(easy, views - from_hard)
     return torch.stack([from_hard, from_easy], dim=1) * used[:, None]
+
+
+def first_of_each(
+    rows: Float[Tensor, "n d"], label: Int[Tensor, " n"], num_classes: int, count: int
+) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]:
+    """The first `count` rows of each class, class after class: `m = num_classes * count`.
+
+    What a bank keeps that holds as much of each class, if the newest rows come first. `count` is
+    at most n; the number of rows does not depend on the labels.
+
+    Returns:
+        The rows and their labels; where a class has too few, rows that mean nothing with 255.
+    """
+    classes = torch.arange(num_classes, device=label.device)
+    member = label == classes[:, None]
+    first = (~member).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    kept = classes[:, None].where(member.gather(1, first), IGNORE_INDEX)
+    return rows[first].flatten(0, 1), kept.flatten()

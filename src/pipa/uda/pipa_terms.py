@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pipa.batch import IGNORE_INDEX, Batch, Labelled
 from pipa.data.colour import strong
 from pipa.losses.patch_contrast import align, patch_contrast
-from pipa.losses.pixel_contrast import contrast_anchors, sample_anchors
+from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.teacher import Pseudo
 from pipa.uda.terms import SourceTerm, TargetTerm
@@ -33,6 +33,9 @@ class PixelTerm(SourceTerm):
             "random": anywhere in the class.
         similarity: Share of the least similar positives and of the most similar negatives that
             count for an anchor; 0.1 is the paper's rule, None takes all.
+        memory: Rows of each class kept from earlier steps as further positives and negatives, the
+            oldest leave: a semantic-aware memory bank, after the abstract of PiPa++ (arXiv
+            2407.17101); how it is filled is our choice. 0: none, as PiPa.
         width: Width of the projection head (release: 1024).
         dim: Length of an embedding (release: 256).
         start: First step at which it counts.
@@ -40,6 +43,8 @@ class PixelTerm(SourceTerm):
     """
 
     name = "pixel"
+    bank: Tensor | None
+    bank_label: Tensor | None
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class PixelTerm(SourceTerm):
         per_class: int = 100,
         sampling: Literal["hard", "random"] = "hard",
         similarity: float | None = None,
+        memory: int = 0,
         width: int = 256,
         dim: int = 256,
         start: int = 0,
@@ -57,13 +63,16 @@ class PixelTerm(SourceTerm):
     ) -> None:
         super().__init__(weight, start, warm_up)
         self.temperature, self.anchors, self.per_class = temperature, anchors, per_class
-        self.sampling, self.similarity = sampling, similarity
+        self.sampling, self.similarity, self.memory = sampling, similarity, memory
         self.width, self.dim = width, dim
         self.head: Projection | None = None
+        self.register_buffer("bank", None)  # made where the number of classes is known
+        self.register_buffer("bank_label", None)
 
     def prepare(self, student: Segmenter) -> None:
-        """Build the projection head h_pixel."""
+        """Build the projection head h_pixel and the empty bank."""
         self.head = Projection(student.backbone.channels, self.width, self.dim)
+        self._make_bank(student.num_classes, student.mean.device)
 
     def forward(
         self, prediction: Prediction, source: Labelled, generator: Generator | None = None
@@ -78,21 +87,53 @@ class PixelTerm(SourceTerm):
             sharpest = prediction.outputs[-1]  # the output of the detail's box
             guess = F.interpolate(sharpest.logits.detach(), label.shape[-2:], mode="bilinear")
             guess = guess.argmax(1)
+        num_classes = prediction.outputs[0].logits.shape[1]
         chosen = sample_anchors(
             label,
             guess,
-            num_classes=prediction.outputs[0].logits.shape[1],
+            num_classes=num_classes,
             per_class=self.per_class,
             total=self.anchors,
             generator=generator,
         )
-        rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)
-        return contrast_anchors(
-            rows[chosen.index],
+        rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)[chosen.index]
+        if self.bank is None:
+            self._make_bank(num_classes, rows.device)
+        loss = contrast_anchors(
+            rows,
             chosen.label,
             chosen.valid,
+            bank=self.bank,
+            bank_label=self.bank_label,
             temperature=self.temperature,
             similarity=self.similarity,
+        )
+        label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)
+        self._remember(rows.detach(), label, num_classes, generator)
+        return loss
+
+    def _make_bank(self, num_classes: int, device: torch.device) -> None:
+        if self.memory:
+            rows = num_classes * self.memory
+            self.bank = torch.zeros(rows, self.dim, device=device)
+            self.bank_label = torch.full((rows,), IGNORE_INDEX, device=device)
+
+    def _remember(
+        self,
+        rows: Float[Tensor, "n d"],
+        label: Int[Tensor, " n"],
+        num_classes: int,
+        generator: Generator | None,
+    ) -> None:
+        """Keep the newest rows of each class; of one step's, where they are too many, any."""
+        if self.bank is None or self.bank_label is None:
+            return
+        order = torch.rand(len(rows), generator=generator, device=rows.device).argsort()
+        self.bank, self.bank_label = first_of_each(
+            torch.cat([rows[order], self.bank]),
+            torch.cat([label[order], self.bank_label]),
+            num_classes,
+            self.memory,
         )
 
 
@@ -108,6 +149,8 @@ class PatchTerm(TargetTerm):
         threshold: Confidence that the better view must have (0.9 in the release).
         queries: Places per step and direction (release: 1600 negatives per view).
         memory: Rows of earlier steps that serve as negatives (release: three steps).
+        balanced: Fill that bank with as many rows of each pseudo-class, as far as a step has them,
+            instead of at random: semantic-aware, after the abstract of PiPa++ (arXiv 2407.17101).
         width: Width of the projection head.
         dim: Length of an embedding (release: 128).
         jitter: Colour jitter and blur, drawn for each view.
@@ -127,6 +170,7 @@ class PatchTerm(TargetTerm):
         threshold: float = 0.9,
         queries: int = 1600,
         memory: int = 4800,
+        balanced: bool = False,
         width: int = 256,
         dim: int = 128,
         jitter: bool = True,
@@ -135,7 +179,7 @@ class PatchTerm(TargetTerm):
     ) -> None:
         super().__init__(weight, start, warm_up)
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
-        self.width, self.dim, self.jitter = width, dim, jitter
+        self.balanced, self.width, self.dim, self.jitter = balanced, width, dim, jitter
         self.head: Projection | None = None
         self.register_buffer("bank", torch.zeros(memory, dim))
         self.register_buffer("bank_label", torch.full((memory,), IGNORE_INDEX))
@@ -148,7 +192,7 @@ class PatchTerm(TargetTerm):
         self,
         student: Segmenter,
         batch: Batch,
-        pseudo: Pseudo,
+        pseudo: Pseudo | None,
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """The loss of one batch; 0 with a gradient path where no place is confident."""
@@ -182,9 +226,9 @@ class PatchTerm(TargetTerm):
         here, there = here[chosen], there[chosen]
         sure = useful[chosen]
 
+        places = embedding.permute(0, 2, 3, 1).flatten(0, 2).detach()
         others = pick(valid.flatten(), 2 * self.queries, generator)
-        negative = embedding.permute(0, 2, 3, 1).flatten(0, 2)[others].detach()
-        negative_label = label.flatten()[others]
+        negative, negative_label = places[others], label.flatten()[others]
         loss = patch_contrast(
             here[:, :-2],
             there[:, :-2],
@@ -197,11 +241,14 @@ class PatchTerm(TargetTerm):
             temperature=self.temperature,
             threshold=self.threshold,
         )
+        if self.balanced:
+            evenly = pick_evenly(label.flatten(), 2 * self.queries, generator)
+            negative, negative_label = places[evenly], label.flatten()[evenly]
         self._remember(negative, negative_label)
         return loss
 
     def _remember(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
-        """Push some of this step's negatives, a third of the bank; the oldest rows leave."""
+        """Push the first of these rows, a third of the bank; the oldest rows leave."""
         count = min(len(self.bank) // 3, len(rows))
         if count:
             self.bank = torch.cat([rows[:count], self.bank[:-count]])
@@ -237,13 +284,13 @@ class Projection(nn.Module):
 
 
 def look_at_views(
-    student: Segmenter, image: Float[Tensor, "b 3 h w"], pseudo: Pseudo
+    student: Segmenter, image: Float[Tensor, "b 3 h w"], pseudo: Pseudo | None
 ) -> tuple[list[Tensor], Int[Tensor, "b _ _"], Float[Tensor, "b _ _"]]:
     """The student's features of both views, and class and confidence of their pixels.
 
     These are the teacher's where it has labelled the pair, else the student's own decoder's.
     """
-    if pseudo.pair is not None:
+    if pseudo is not None and pseudo.pair is not None:
         label = torch.cat([view.label for view in pseudo.pair])
         confidence = torch.cat([view.confidence for view in pseudo.pair])
         return student.context(image).features, label, confidence
@@ -266,6 +313,22 @@ def pick(wanted: Bool[Tensor, " n"], count: int, generator: Generator | None) ->
     """Indices of at most `count` rows, drawn at random: wanted ones first."""
     key = torch.rand(len(wanted), generator=generator, device=wanted.device) - wanted.float()
     return key.topk(min(count, len(wanted)), largest=False).indices
+
+
+def pick_evenly(
+    label: Int[Tensor, " n"], count: int, generator: Generator | None
+) -> Int[Tensor, " m"]:
+    """Indices of at most `count` rows, drawn at random within a class: one of each class in turn.
+
+    Any first few of them are as even over the classes as can be; rows of 255 come last.
+    """
+    order = torch.rand(len(label), generator=generator, device=label.device).argsort()
+    order = order[label[order].argsort(stable=True)]
+    size = torch.zeros(IGNORE_INDEX + 1, dtype=torch.long, device=label.device)
+    size.scatter_add_(0, label, torch.ones_like(label))
+    turn = torch.arange(len(label), device=label.device) - (size.cumsum(0) - size)[label[order]]
+    turn = turn.masked_fill(label[order] == IGNORE_INDEX, len(label))
+    return order[turn.argsort(stable=True)[:count]]
 
 
 def projection_for(features: list[Tensor], width: int, dim: int) -> Projection:
