@@ -1,5 +1,6 @@
 """From paths to arrays: full images with their labels, in the run's classes."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,22 @@ class Segmentation:
         if self.cache:
             self._kept[index] = sample
         return sample
+
+    def neighbour(self, index: int, steps: int) -> int:
+        """The image so many files after this one in its folder (before it, where negative).
+
+        Files count by name. At an end of the folder it is the last, or first, image there is.
+        """
+        row = self._folders[self.pairs[index].image.parent]
+        return row[min(max(row.index(index) + steps, 0), len(row) - 1)]
+
+    @cached_property
+    def _folders(self) -> dict[Path, list[int]]:
+        """The images of each folder, by name."""
+        found: dict[Path, list[int]] = {}
+        for index in sorted(range(len(self)), key=lambda i: self.pairs[i].image.name):
+            found.setdefault(self.pairs[index].image.parent, []).append(index)
+        return found
 
     def label(self, index: int) -> UInt8[np.ndarray, "h w"]:
         """Read the label of one image, as classes of the run.

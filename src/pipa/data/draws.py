@@ -140,22 +140,32 @@ class PairCutting:
         iou: Bounds of their intersection over union.
         stride: Their corners differ by multiples of it.
         scale: Bounds of a factor on the target's size, drawn for each image.
+        frames: The second crop is cut from another frame of the same folder, at most so many files
+            before or after, at the overlapping place; see `TargetCrops`. 0: from the same image.
     """
 
     crop: Size
     iou: tuple[float, float] = (0.1, 1.0)
     stride: int = 8
     scale: tuple[float, float] = (1.0, 1.0)
+    frames: int = 0
 
 
 @dataclass(frozen=True)
 class TargetCrops:
     """Draws unlabelled crops of the target.
 
+    With `pair.frames` the second crop of a pair shows another moment of a video: our reading of
+    the "samples from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101). Motion
+    between the frames is not compensated. Where no frame of the same size is that near, both crops
+    are of one image; each crop's `valid` is that of its own frame.
+    Where the crops lie stays the same.
+
     Args:
         images: The target.
         cutting: The crops' geometry.
-        pair: Geometry of the overlapping pair, cut from the same decoded image; None: no pair.
+        pair: Geometry of the overlapping pair, cut from the same decoded image (but for `frames`);
+            None: no pair.
         margins: Pixels of the image at its edges that may not be trusted.
         crop_margins: Rows and columns of each crop that may not be trusted, wherever it lies.
     """
@@ -168,7 +178,8 @@ class TargetCrops:
 
     def draw(self, rng: np.random.Generator) -> TargetDraw:
         """Choose an image, a crop of it, and the pair."""
-        sample = self.images.load(int(rng.integers(len(self.images))))
+        index = int(rng.integers(len(self.images)))
+        sample = self.images.load(index)
         size, crop = self.cutting.fit(sample), self.cutting.crop
         corner = crops.draw_corner(rng, size, crop)
         view = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
@@ -177,10 +188,13 @@ class TargetCrops:
         valid[:top] = valid[max(0, crop[0] - bottom) :] = False
         valid[:, :left] = valid[:, max(0, crop[1] - right) :] = False
         view = View(view.image, valid)
-        return TargetDraw(view, None if self.pair is None else self._pair(rng, sample, self.pair))
+        pair = None if self.pair is None else self._pair(rng, index, sample, self.pair)
+        return TargetDraw(view, pair)
 
-    def _pair(self, rng: np.random.Generator, sample: Sample, how: PairCutting) -> PairDraw:
-        """Cut both crops from one resized region, so that their overlap is equal to the bit."""
+    def _pair(
+        self, rng: np.random.Generator, index: int, sample: Sample, how: PairCutting
+    ) -> PairDraw:
+        """Cut both crops from one region: the overlap within one image is equal to the bit."""
         scale = float(rng.uniform(*how.scale))
         crop = how.crop
         size = Cutting(crop, self.cutting.resize, self.cutting.pad).fit(sample, scale)
@@ -200,12 +214,23 @@ class TargetCrops:
         )
         both = self._cut(sample, size, corner, around, around)
         flips = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+        other = self._neighbour(rng, index, sample, how.frames) if how.frames else sample
+        later = both if other is sample else self._cut(other, size, corner, around, around)
         first, second = (
-            _flip(_part(both, (c[0] - corner[0], c[1] - corner[1]), crop), flip)
-            for c, flip in zip(corners, flips, strict=True)
+            _flip(_part(region, (c[0] - corner[0], c[1] - corner[1]), crop), flip)
+            for region, c, flip in zip((both, later), corners, flips, strict=True)
         )
         shift = corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]
         return PairDraw(first, second, shift, flips)
+
+    def _neighbour(
+        self, rng: np.random.Generator, index: int, sample: Sample, frames: int
+    ) -> Sample:
+        """A frame 1 to `frames` files before or after; the same where there is none of its size."""
+        steps = int(rng.integers(1, frames + 1)) * (-1 if rng.random() < 0.5 else 1)
+        chosen = self.images.neighbour(index, steps)
+        other = sample if chosen == index else self.images.load(chosen)
+        return other if other.image.shape == sample.image.shape else sample
 
     def _cut(self, sample: Sample, size: Size, corner: Corner, crop: Size, full: Size) -> View:
         image = crops.cut_image(sample.image, size, corner, crop)

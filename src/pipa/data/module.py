@@ -68,6 +68,13 @@ class UDAData(L.LightningDataModule):
         pair_iou: Bounds of their intersection over union (release: 0.1, 1).
         pair_stride: Their corners differ by multiples of this (release: 8).
         pair_scale: Bounds of a further scale of the image that they are cut from.
+        pair_frames: For videos: the second crop is cut from another frame, drawn up to this many
+            files before or after, at the overlapping place, so that the pair shows two moments. It
+            is our reading of the "samples from neighbouring frames" in the abstract of PiPa++
+            (arXiv 2407.17101). Motion between the frames is not compensated: keep it small. Each
+            folder must hold one sequence whose names sort by time; at its ends the nearest frame
+            is taken, perhaps the same, and where sizes differ, the same. Each crop's `valid` is
+            that of its own frame. 0: both from one image.
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
@@ -102,6 +109,7 @@ class UDAData(L.LightningDataModule):
         pair_iou: tuple[float, float] = (0.1, 1.0),
         pair_stride: int = 8,
         pair_scale: tuple[float, float] = (1.0, 1.0),
+        pair_frames: int = 0,
         target_margins: tuple[int, int, int, int] = (0, 0, 0, 0),
         target_crop_margins: tuple[int, int, int, int] = (0, 0, 0, 0),
         pad: bool = False,
@@ -118,6 +126,7 @@ class UDAData(L.LightningDataModule):
                 "workers": (workers, 0),
                 "pair_crop": (min(_both(1 if pair_crop is None else pair_crop)), 1),
                 "pair_stride": (pair_stride, 1),
+                "pair_frames": (pair_frames, 0),
                 "target_margins": (min(target_margins), 0),
                 "target_crop_margins": (min(target_crop_margins), 0),
                 "seed": (seed, 0),
@@ -129,7 +138,9 @@ class UDAData(L.LightningDataModule):
         self.on_error, self.cache, self.with_target = on_error, cache, with_target
         self.source_cutting = Cutting(_both(crop), source_resize, pad)
         self.target_cutting = Cutting(_both(crop), target_resize, pad)
-        self.usual_pair = PairCutting(_both(pair_crop or crop), pair_iou, pair_stride, pair_scale)
+        self.usual_pair = PairCutting(
+            _both(pair_crop or crop), pair_iou, pair_stride, pair_scale, pair_frames
+        )
         """How pairs are cut where a method wants them and `pair_crop` is None."""
         self.pair_cutting = None if pair_crop is None else self.usual_pair
         self.margins: tuple[Margins, Margins] = (target_margins, target_crop_margins)
