@@ -8,8 +8,8 @@ from jsonargparse import ArgumentParser
 
 from pipa.data.labels import CITYSCAPES
 from pipa.experiment import read_experiment
+from pipa.methods import build_method
 from pipa.models.hub import create_segmenter
-from pipa.train import build_method
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -50,8 +50,7 @@ def test_a_file_becomes_a_run(file):
         run["method"],
         student,
         CITYSCAPES,
-        pixel=run["pixel"],
-        patch=run["patch"],
+        run["losses"],
         optim=run["optim"],
         pretrained=run["student"].weights is not None,
     )

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipa import doctor
-from pipa.doctor import available_cores, diagnose, memory
+from pipa.data.threads import available_cores
+from pipa.doctor import diagnose, memory
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ pipa: adapt a segmenter from labelled images of one world to unlabelled images o
 
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
   pipa train [CONFIG]           train or adapt; --data folder --data.source A --data.target B
+  pipa ablate CONFIG            vary options over seeds; table with spread and differences
+  pipa compare RUN RUN...       the same table of runs that are finished
   pipa eval MODEL DATA          mean IoU on labelled images
   pipa predict MODEL INPUT...   label images, folders, videos
   pipa data check DATA          read a whole data set and list what is wrong with it
@@ -93,6 +95,44 @@ def train_command(given: list[str]) -> int:
     if run.result is not None:
         print_scores(run.result)
     print(f"wrote {run.out}; try: pipa predict {run.out} IMAGE")
+    return 0
+
+
+def ablate_command(given: list[str]) -> int:
+    """`pipa ablate CONFIG --vary method.pixel,method.patch --seeds 0,1,2`."""
+    from pipa.ablate import ablate, read_grid
+
+    about = (
+        "Train every combination of some options with several seeds. Options as in `pipa train`."
+    )
+    grid = read_grid(new_parser("ablate", about), given)
+    comparison, faults = ablate(grid, tell=lambda line: print(line, flush=True))
+    show(comparison.table())
+    print(f"wrote {grid.out / 'table.md'}, table.json, table.svg")
+    for fault in faults:
+        print(fault)
+    return 1 if faults else 0
+
+
+def compare_command(given: list[str]) -> int:
+    """`pipa compare RUN RUN...`."""
+    parser = new_parser("compare", "Table of finished runs; those that differ in seed are one row.")
+    parser.add_argument("runs", nargs="+", type=Path, help="runs, or folders of runs")
+    about = "rows that all are compared with, with commas; default: the first"
+    parser.add_argument("--against", type=str, default="", help=about)
+    parser.add_argument(
+        "--out", type=Path | None, help="folder for table.md, table.json, table.svg"
+    )
+    options = parser.parse_args(given)
+
+    from pipa.ablate import find_rows
+    from pipa.evaluate.compare import compare
+
+    against = [name.strip() for name in options.against.split(",") if name.strip()]
+    comparison = compare(find_rows(options.runs), against)
+    show(comparison.table())
+    if options.out:
+        print("wrote", *comparison.write(options.out))
     return 0
 
 
@@ -280,6 +320,8 @@ def show(table: Any) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_command,
+    "ablate": ablate_command,
+    "compare": compare_command,
     "eval": eval_command,
     "predict": predict_command,
     "data check": check_command,

@@ -33,8 +33,9 @@ from pipa.evaluate.evaluate import evaluate
 from pipa.evaluate.plots import Series
 from pipa.evaluate.report import GalleryRow, RunRecord, write_report
 from pipa.evaluate.scores import Result, comparison_table, display_name, write_whole
+from pipa.methods import Losses, MethodOptions
 from pipa.models.hub import load_segmenter
-from pipa.train import MethodOptions, Run, StudentOptions, train
+from pipa.train import Run, StudentOptions, train
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 
@@ -146,8 +147,10 @@ def run_method(
         ),
         student=StudentOptions(name="small"),
         method=replace(METHODS[name], start=start),
-        pixel=PixelTerm(width=64, dim=64, anchors=512),
-        patch=PatchTerm(width=64, dim=64, queries=400, memory=1024, start=start),
+        losses=Losses(
+            pixel=PixelTerm(width=64, dim=64, anchors=512),
+            patch=PatchTerm(width=64, dim=64, queries=400, memory=1024, start=start),
+        ),
         optim=Optim(lr=3e-3, head=1.0, warm_up=50, power=0.9, clip=5.0),
         trainer={
             "max_steps": steps,

@@ -44,6 +44,7 @@ def _safely(probe: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 def _system() -> Iterator[Finding]:
     from pipa import __version__
+    from pipa.data.threads import available_cores
 
     yield Finding("pipa", __version__)
     version = sys.version_info
@@ -155,13 +156,6 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
     assert isinstance(wanted, SpecifierSet)
     fits = wanted.contains(version, prereleases=True)
     return Finding(what, version, "ok" if fits else f"pip install '{name}{wanted}'")
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which a container or a job may limit."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory() -> tuple[int, int]:

@@ -7,9 +7,11 @@ import lightning as L
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
-from pipa.train import MethodOptions, StudentOptions
+from pipa.methods import Losses, MethodOptions
+from pipa.train import StudentOptions
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm
+from pipa.uda.terms import MaskedConsistency
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -35,6 +37,7 @@ OURS = {
 LEAST = {
     "seed": 0,
     "method.passes": 1,
+    "masked.block": 1,
     "optim.warm_up": 0,
     "trainer.max_steps": 1,
     "trainer.log_every_n_steps": 1,
@@ -49,7 +52,8 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     refuse_impossible(config)
     built = parser.instantiate(config)
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
-    sections |= {"pixel": built.pixel, "patch": built.patch, "trainer": built.trainer.as_dict()}
+    sections["losses"] = Losses(built.pixel, built.patch, built.masked)
+    sections["trainer"] = built.trainer.as_dict()
     out: Path = built.out
     text = parser.dump(config)
     return {**sections, "out": out, "seed": built.seed, "resume": built.resume, "config": text}
@@ -89,6 +93,7 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_class_arguments(MethodOptions, "method")
     parser.add_class_arguments(PixelTerm, "pixel")
     parser.add_class_arguments(PatchTerm, "patch")
+    parser.add_class_arguments(MaskedConsistency, "masked")
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})

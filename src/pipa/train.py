@@ -11,12 +11,13 @@ import logging
 import os
 import platform
 import subprocess
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -27,15 +28,12 @@ from pipa.data.labels import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result, write_whole
+from pipa.methods import Losses, MethodOptions, build_method
 from pipa.models.checkpoint import read_checkpoint
 from pipa.models.hub import create_segmenter, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
-from pipa.uda.self_training import SelfTraining
-from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import FeatureDistance, MaskedConsistency, SourceTerm, TargetTerm, ViewsTerm
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
@@ -66,44 +64,6 @@ class StudentOptions:
 
 
 @dataclass
-class MethodOptions:
-    """The `method:` section: which losses.
-
-    Args:
-        name: "self_training" or "source_only".
-        pixel: PiPa's pixel-wise contrast; its parameters are the section `pixel`.
-        patch: PiPa's patch-wise contrast; its parameters are the section `patch`.
-        feature_distance: Weight of DAFormer's distance to the pretrained encoder (0.005 there);
-            counts only where the student has one.
-        masked: Weight of MIC's masked consistency (1 there).
-        views: Weight of plain cross entropy on the two views of the patch term: the control that
-            sees the same images and learns by pseudo-labels instead of contrast.
-        momentum: Of the teacher's moving average.
-        confidence: Above this a pseudo-label is sure.
-        start: First step with a target. 0 from pretrained weights.
-        jitter_source: Colour jitter and blur on the source, too.
-        passes: Student passes per step of "source_only".
-    """
-
-    name: Literal["self_training", "source_only"] = "self_training"
-    pixel: bool = True
-    patch: bool = True
-    feature_distance: float = 0.005
-    masked: float = 0.0
-    views: float = 0.0
-    momentum: float = 0.999
-    confidence: float = 0.968
-    start: int = 0
-    jitter_source: bool = False
-    passes: int = 1
-
-    @property
-    def sees_pairs(self) -> bool:
-        """Whether a step needs two overlapping crops."""
-        return self.name == "self_training" and (self.patch or self.views > 0)
-
-
-@dataclass
 class Run:
     """What a finished run gives back."""
 
@@ -114,59 +74,13 @@ class Run:
     """Scores on the validation data, where there is any."""
 
 
-def build_method(
-    options: MethodOptions,
-    student: Segmenter,
-    labels: LabelSpace,
-    *,
-    pixel: PixelTerm,
-    patch: PatchTerm,
-    optim: Optim,
-    pretrained: bool,
-    seed: int = 0,
-) -> Method:
-    """Compose the method that the sections of an experiment file describe."""
-    if options.name == "source_only":
-        return SourceOnly(
-            student,
-            labels,
-            optim=optim,
-            passes=options.passes,
-            jitter=options.jitter_source,
-            seed=seed,
-        )
-    source_terms: list[SourceTerm] = [pixel] if options.pixel else []
-    if options.feature_distance and pretrained:
-        source_terms.append(
-            FeatureDistance(weight=options.feature_distance, classes=labels.things or None)
-        )
-    target_terms: list[TargetTerm] = [patch] if options.patch else []
-    if options.views:
-        target_terms.append(ViewsTerm(weight=options.views))
-    if options.masked:
-        target_terms.append(MaskedConsistency(weight=options.masked))
-    return SelfTraining(
-        student,
-        labels,
-        optim=optim,
-        source_terms=source_terms,
-        target_terms=target_terms,
-        momentum=options.momentum,
-        confidence=options.confidence,
-        start=options.start,
-        jitter_source=options.jitter_source,
-        seed=seed,
-    )
-
-
 def train(
     out: Path,
     *,
     data: UDAData,
     student: StudentOptions,
     method: MethodOptions,
-    pixel: PixelTerm,
-    patch: PatchTerm,
+    losses: Losses,
     optim: Optim,
     trainer: Mapping[str, Any],
     seed: int = 0,
@@ -181,8 +95,7 @@ def train(
         data: What to train on.
         student: Which network.
         method: Which losses.
-        pixel: The pixel term, used where `method.pixel`.
-        patch: The patch term, used where `method.patch`.
+        losses: The terms that `method` switches on.
         optim: Learning rate, schedule, clipping.
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
@@ -193,19 +106,11 @@ def train(
     Raises:
         PipaError: The folder holds another run or cannot be written, or the data are bad.
     """
-    if method.name == "self_training" and data.target is None:
-        raise PipaError(
-            "self-training needs target images",
-            "--data.target",
-            "Give a folder of images, or --method.name source_only.",
-        )
-    if method.name == "self_training" and method.start >= trainer["max_steps"]:
-        raise PipaError(
-            f"is {method.start}: with {trainer['max_steps']} steps the target is never looked at",
-            "--method.start",
-            "Lower it (and --patch.start), or train for longer.",
-        )
+    since = time.perf_counter()
+    refuse_targetless(data, method, trainer["max_steps"])
     last = prepare_folder(out, resume)
+    if not method.likes_rare_classes:
+        data.temperature = None
     if not method.sees_pairs:
         data.pair_cutting = None
     elif data.pair_cutting is None:
@@ -228,8 +133,7 @@ def train(
         method,
         network,
         data.labels,
-        pixel=pixel,
-        patch=patch,
+        losses,
         optim=optim,
         pretrained=student.weights is not None,
         seed=seed,
@@ -243,8 +147,31 @@ def train(
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
     if engine.is_global_zero:
-        write_run(out, module, result)
+        # Of a run that was resumed, this process knows the end only.
+        write_run(out, module, result, None if resume else time.perf_counter() - since)
     return Run(out, network, data.labels, result)
+
+
+def refuse_targetless(data: UDAData, method: MethodOptions, steps: int) -> None:
+    """Check that a method that looks at a target has one, and the time to.
+
+    Raises:
+        PipaError: It has not.
+    """
+    if not method.sees_target:
+        return
+    if data.target is None:
+        raise PipaError(
+            f"{method.name.replace('_', '-')} needs target images",
+            "--data.target",
+            "Give a folder of images, or --method.name source_only.",
+        )
+    if method.start >= steps:
+        raise PipaError(
+            f"is {method.start}: with {steps} steps the target is never looked at",
+            "--method.start",
+            "Lower it (and --patch.start), or train for longer.",
+        )
 
 
 def prepare_folder(out: Path, resume: bool) -> Path | None:
@@ -338,14 +265,17 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     """Scores of the finished student on the whole validation set."""
     if data.validation is None:
         return None
+    if module.scored_at == engine.global_step and engine.limit_val_batches == 1.0:
+        return module.result  # the last step of training has just done so
     engine.validate(module, datamodule=data, verbose=False)
     return module.result
 
 
-def write_run(out: Path, module: Method, result: Result | None) -> None:
+def write_run(out: Path, module: Method, result: Result | None, seconds: float | None) -> None:
     """Write the model and the scores; the checkpoints are written already."""
     save_segmenter(module.student, out / "model", module.labels)
-    record = {"environment": environment(), "seed": module.seed}
+    record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
+    record["seconds"] = None if seconds is None else round(seconds, 1)
     if result is not None:
         record |= result.as_dict()
     write_whole(out / "results.json", json.dumps(record, indent=1))

@@ -17,9 +17,8 @@ def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterato
     Threads are enough, since OpenCV reads and counts without Python's lock, and they need neither
     a main guard nor copies of the data set.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     console = Console(stderr=True)
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         try:
             yield from track(
                 pool.map(work, range(count)),
@@ -31,3 +30,10 @@ def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterato
             )
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a container or a job may limit."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -115,6 +115,47 @@ def class_bars(
         return _bytes(figure, form)
 
 
+def strips(
+    values: Mapping[str, Sequence[float]],
+    changes: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    theme: Theme = "light",
+    form: Format = "svg",
+) -> bytes:
+    """One dot per seed and a bar at their mean: each row's mIoU, and its differences.
+
+    Args:
+        values: Row -> percent, one of each seed.
+        changes: Reference -> row -> points of difference to it, one of each seed both have; a panel
+            for each reference.
+        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        form: File format of the bytes.
+    """
+    panels = {"mIoU, percent": values} | {f"minus {name}": rows for name, rows in changes.items()}
+    rows = list(values)
+    with mpl.rc_context(_STYLE):
+        size = (2.2 + 3.0 * len(panels), 1.1 + 0.34 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True).ravel()
+        for place, (axes, (title, panel)) in enumerate(zip(grid, panels.items(), strict=True)):
+            _dress(axes, theme, title)
+            axes.grid(visible=False, axis="y")
+            if place:
+                axes.axvline(0, color=PALETTE[theme][0], linewidth=1)
+            for name, dots in panel.items():
+                if not dots:
+                    continue
+                height, colour = rows.index(name), PALETTE[theme][2]
+                axes.plot(dots, [height] * len(dots), "o", color=colour, alpha=0.5, markersize=5)
+                centre = sum(dots) / len(dots)
+                axes.plot([centre] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2.5)
+        grid[0].set_yticks(range(len(rows)), rows)
+        grid[0].set_ylim(len(rows) - 0.5, -0.5)
+        for axes in grid:
+            axes.tick_params(axis="y", length=0)
+        return _bytes(figure, form)
+
+
 def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] = "png") -> bytes:
     """An RGB image as bytes of a file: PNG for classes in colour, JPEG for photographs."""
     buffer = io.BytesIO()

@@ -46,6 +46,7 @@ class Method(L.LightningModule, ABC):
         self.student, self.optim, self.seed = student, optim or Optim(), seed
         self.labels, self.scores = labels, Scores(labels)
         self.result: Result | None = None
+        self.scored_at = -1
         self.moment: Moment | None = None
 
     @abstractmethod
@@ -81,7 +82,7 @@ class Method(L.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean IoU in percent."""
-        self.result = self.scores.result()
+        self.result, self.scored_at = self.scores.result(), self.global_step
         self.log("miou", self.result.miou, prog_bar=True)
         self.scores.reset()
 
