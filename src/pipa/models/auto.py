@@ -26,11 +26,13 @@ class Staged(Backbone):
 
     Args:
         encoder: A backbone of transformers that answers with four maps.
+        frozen: Train nothing, and stay in evaluation mode.
     """
 
-    def __init__(self, encoder: Any) -> None:
-        super().__init__(list(encoder.channels), _settings(encoder))
+    def __init__(self, encoder: Any, *, frozen: bool = False) -> None:
+        super().__init__(list(encoder.channels), _settings(encoder) | {"frozen": frozen})
         self.encoder = encoder
+        self.hold(frozen=frozen)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
@@ -49,11 +51,14 @@ class Plain(Backbone):
     Args:
         encoder: A backbone of transformers that answers with one map.
         width: Channels of the maps of the pyramid.
+        frozen: Train the pyramid only; the encoder stays in evaluation mode.
     """
 
-    def __init__(self, encoder: Any, *, width: int = 256) -> None:
-        super().__init__([width] * LEVELS, _settings(encoder) | {"width": width})
+    def __init__(self, encoder: Any, *, width: int = 256, frozen: bool = False) -> None:
+        told = {"width": width, "frozen": frozen}
+        super().__init__([width] * LEVELS, _settings(encoder) | told)
         self.encoder, self.patch = encoder, int(encoder.config.patch_size)
+        self.hold(frozen=frozen)
         if hasattr(encoder.embeddings, "mask_token"):  # of its pre-training; nothing reads it here
             encoder.embeddings.mask_token.requires_grad_(False)
         (channels,) = encoder.channels
@@ -104,7 +109,8 @@ def auto(
     Args:
         pretrained: Name on the Hub ("facebook/convnextv2-tiny-22k-224") or a local folder.
         settings: What an earlier network said of itself; random weights.
-        frozen: Train nothing of the encoder; a pyramid on top of it still learns.
+        frozen: Train nothing of the encoder, and keep it in evaluation mode; a pyramid on top of it
+            still learns.
 
     Raises:
         PipaError: Neither is given, the weights cannot be had, or the encoder does not fit.
@@ -123,10 +129,9 @@ def auto(
         encoder = load_pretrained(kind, pretrained, out_indices=indices)
     else:
         raise PipaError("no pretrained weights are named", "student.pretrained", "Name some.")
-    encoder.requires_grad_(not frozen)
-    body = Staged(encoder) if len(encoder.channels) == LEVELS else Plain(encoder, width=width)
-    body.settings["frozen"] = frozen
-    return body
+    if len(encoder.channels) == LEVELS:
+        return Staged(encoder, frozen=frozen)
+    return Plain(encoder, width=width, frozen=frozen)
 
 
 def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:

@@ -28,14 +28,17 @@ MIT = {  # SegFormer, table 6: widths and depths of the four stages
 
 
 class Backbone(nn.Module, ABC):
-    """An encoder with four maps.
+    """An encoder with four maps, at strides 4, 8, 16, 32; a dilated one ends with 8, 8, 8.
 
     Args:
-        channels: Channels of the maps at strides 4, 8, 16, 32.
+        channels: Channels of the four maps.
         settings: Enough to build it again with random weights; goes to JSON.
         mean: Mean of each input channel that it expects removed, in units of [0, 1].
         std: Standard deviation of each input channel, in units of [0, 1].
     """
+
+    encoder: Any
+    frozen = freeze_norms = False
 
     def __init__(
         self,
@@ -71,17 +74,43 @@ class Backbone(nn.Module, ABC):
                 found[parameter] = depth
         return found
 
+    def hold(self, *, frozen: bool, freeze_norms: bool = False) -> None:
+        """Let the encoder, or its batch norms, stay as they are.
+
+        Args:
+            frozen: Nothing of it learns, and it stays in evaluation mode: norms keep their
+                statistics, there is no stochastic depth.
+            freeze_norms: Its batch norms keep their statistics; their scales and shifts learn.
+        """
+        self.frozen, self.freeze_norms = frozen, freeze_norms
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for all but what is held."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        elif self.freeze_norms:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
 
 class MiT(Backbone):
     """Mix Transformer (Xie et al.: SegFormer, NeurIPS 2021).
 
     Args:
         encoder: A `transformers.SegformerModel`.
+        frozen: Train nothing, and stay in evaluation mode.
     """
 
-    def __init__(self, encoder: Any) -> None:
-        super().__init__(list(encoder.config.hidden_sizes), settings_of(encoder.config))
+    def __init__(self, encoder: Any, *, frozen: bool = False) -> None:
+        settings = settings_of(encoder.config) | {"frozen": frozen}
+        super().__init__(list(encoder.config.hidden_sizes), settings)
         self.encoder = encoder
+        self.hold(frozen=frozen)
         for name, module in encoder.named_modules():
             # The authors' blocks and stages use 1e-6, their patch embeddings and reductions torch's
             # 1e-5; transformers uses the latter throughout.
@@ -105,20 +134,22 @@ class MobileNetV2(Backbone):
         encoder: A `transformers.MobileNetV2Model`; its last 1x1 convolution is dropped.
         freeze_norms: Keep the statistics of the batch norms as they are, also in training; right
             for pretrained weights, whose norms may be folded into the convolutions.
+        frozen: Train nothing, and stay in evaluation mode.
     """
 
     LEVELS = (1, 4, 11, 15)  # the last block before each block of stride 2, and the last of all
 
-    def __init__(self, encoder: Any, *, freeze_norms: bool) -> None:
+    def __init__(self, encoder: Any, *, freeze_norms: bool, frozen: bool) -> None:
         channels = [encoder.layer[i].reduce_1x1.convolution.out_channels for i in self.LEVELS]
-        settings = settings_of(encoder.config) | {"freeze_norms": freeze_norms}
+        told = {"freeze_norms": freeze_norms, "frozen": frozen}
+        settings = settings_of(encoder.config) | told
         super().__init__(channels, settings, mean=(0.5,) * 3, std=(0.5,) * 3)
         encoder.conv_1x1 = nn.Identity()
         self.encoder = encoder
         for module in encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.003  # TensorFlow's 0.997; transformers gives it to torch as is
-        self.freeze_norms = freeze_norms
+        self.hold(frozen=frozen, freeze_norms=freeze_norms)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
@@ -129,14 +160,6 @@ class MobileNetV2(Backbone):
         """The inverted residual blocks."""
         return list(self.encoder.layer)
 
-    def train(self, mode: bool = True) -> "MobileNetV2":
-        """Training mode for all but frozen norms."""
-        super().train(mode)
-        for module in self.modules():
-            if self.freeze_norms and isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
 
 def mit(
     size: str = "b5",
@@ -144,14 +167,16 @@ def mit(
     pretrained: str | Path | None = None,
     settings: dict[str, Any] | None = None,
     drop_path: float = 0.1,
+    frozen: bool = False,
 ) -> MiT:
     """Build a Mix Transformer.
 
     Args:
         size: "b0" ... "b5".
         pretrained: Name on the Hub ("nvidia/mit-b5") or a local folder; random weights when None.
-        settings: What an earlier network said of itself; replaces `size` and `drop_path`.
+        settings: What an earlier network said of itself; replaces all other arguments.
         drop_path: Largest rate of stochastic depth, at the last block (DAFormer: 0.1).
+        frozen: Train nothing of it, and keep it in evaluation mode.
 
     Raises:
         PipaError: The weights cannot be had, or are of another size.
@@ -159,11 +184,13 @@ def mit(
     from transformers import SegformerConfig, SegformerModel
 
     if settings is not None:
-        return MiT(SegformerModel(SegformerConfig(**settings)))
+        told = dict(settings)
+        frozen = bool(told.pop("frozen", False))
+        return MiT(SegformerModel(SegformerConfig(**told)), frozen=frozen)
     widths, depths = MIT[size]
     if pretrained is None:
         config = SegformerConfig(hidden_sizes=widths, depths=depths, drop_path_rate=drop_path)
-        return MiT(SegformerModel(config))
+        return MiT(SegformerModel(config), frozen=frozen)
     encoder = load_pretrained(SegformerModel, pretrained, drop_path_rate=drop_path)
     found = (tuple(encoder.config.hidden_sizes), tuple(encoder.config.depths))
     if found != (widths, depths):
@@ -172,17 +199,23 @@ def mit(
             pretrained,
             f"Give weights with widths {widths} and depths {depths}, or another size.",
         )
-    return MiT(encoder)
+    return MiT(encoder, frozen=frozen)
 
 
 def mobilenet_v2(
-    *, pretrained: str | Path | None = None, settings: dict[str, Any] | None = None
+    *,
+    pretrained: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+    freeze_norms: bool | None = None,
+    frozen: bool = False,
 ) -> MobileNetV2:
     """Build MobileNetV2 1.0, 2.2 M parameters.
 
     Args:
         pretrained: Name on the Hub or a local folder; random weights when None.
-        settings: What an earlier network said of itself.
+        settings: What an earlier network said of itself; replaces all other arguments.
+        freeze_norms: Keep the statistics of the batch norms; None: those of pretrained weights.
+        frozen: Train nothing of it, and keep it in evaluation mode.
 
     Raises:
         PipaError: The weights cannot be had.
@@ -190,15 +223,15 @@ def mobilenet_v2(
     from transformers import MobileNetV2Config, MobileNetV2Model
 
     if settings is not None:
-        settings = dict(settings)
-        frozen = bool(settings.pop("freeze_norms"))
-        encoder = MobileNetV2Model(MobileNetV2Config(**settings), add_pooling_layer=False)
-        return MobileNetV2(encoder, freeze_norms=frozen)
-    if pretrained is None:
+        told = dict(settings)
+        freeze_norms, frozen = bool(told.pop("freeze_norms")), bool(told.pop("frozen", False))
+        encoder = MobileNetV2Model(MobileNetV2Config(**told), add_pooling_layer=False)
+    elif pretrained is None:
         encoder = MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=False)
-        return MobileNetV2(encoder, freeze_norms=False)
-    encoder = load_pretrained(MobileNetV2Model, pretrained, add_pooling_layer=False)
-    return MobileNetV2(encoder, freeze_norms=True)
+    else:
+        encoder = load_pretrained(MobileNetV2Model, pretrained, add_pooling_layer=False)
+    known = pretrained is not None if freeze_norms is None else freeze_norms
+    return MobileNetV2(encoder, freeze_norms=known, frozen=frozen)
 
 
 def settings_of(config: Any) -> dict[str, Any]:
