@@ -8,6 +8,8 @@ from transformers import (
     AutoBackbone,
     ConvNextV2Config,
     Dinov2Config,
+    Dinov2WithRegistersConfig,
+    DINOv3ConvNextConfig,
     DINOv3ViTConfig,
     ResNetConfig,
     Swinv2Config,
@@ -17,14 +19,23 @@ import pipa
 from pipa.errors import PipaError
 from pipa.models.auto import auto
 from pipa.models.backbones import MIT, mit
+from pipa.uda.optim import Optim, parameter_groups
 
 CONFIGS = {
     "resnet": ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1] * 4),
     "convnextv2": ConvNextV2Config(hidden_sizes=[8, 16, 24, 32], depths=[1] * 4),
     "swinv2": Swinv2Config(embed_dim=12, depths=[1] * 4, num_heads=[1, 2, 3, 4], window_size=4),
+    "dinov3_convnext": DINOv3ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1]),
     "dinov2": Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2),
+    "registers": Dinov2WithRegistersConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2
+    ),
     "dinov3": DINOv3ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_register_tokens=2,
     ),
 }
 
@@ -60,11 +71,102 @@ def test_any_backbone_of_transformers_gives_four_maps(folder, tmp_path):
     json.dumps(model.config)
 
 
-def test_a_frozen_encoder_learns_nothing(folder):
+def test_a_training_step_moves_all_that_learns(folder):
+    torch.manual_seed(0)
+    model = pipa.create_segmenter("segformer_auto", 3, pretrained=folder, head={"width": 16})
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(parameter_groups(model, Optim(lr=1e-3, layer_decay=0.9)))
+    sum(
+        o.logits.square().mean() for o in model.analyse(torch.rand(2, 3, 75, 110)).outputs
+    ).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    optimizer.step()
+    same = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    # a softmax does not see the bias of its keys; all else is decayed or has a gradient
+    assert all(n.endswith(("mask_token", "k_proj.bias", "key.bias")) for n in same), same
+
+
+LAYERS = {  # blocks, and the layers of some parameters
+    "resnet": (4, {"embedder.": 0, "stages.0.": 1, "stages.3.": 4}),
+    "convnextv2": (
+        4,
+        {".embeddings.": 0, "stages.1.layers.0.": 2, "hidden_states_norms.stage1": 4},
+    ),
+    "swinv2": (4, {".embeddings.": 0, "layers.1.blocks.0.": 2, "layers.1.downsample": 2}),
+    "dinov3_convnext": (
+        5,
+        {"stages.0.downsample_layers.": 0, "stages.2.layers.0.": 3, "stages.3.layers.0.": 5},
+    ),
+    "dinov2": (
+        2,
+        {".embeddings.": 0, "layer.0.": 1, "layer.1.": 2, ".layernorm.": 2, "pyramid": 2},
+    ),
+    "registers": (2, {"register_tokens": 0, "layer.0.": 1, "layer.1.": 2, "pyramid.": 2}),
+    "dinov3": (2, {".embeddings.": 0, "layer.0.": 1, "layer.1.": 2, ".norm.": 2, "pyramid.": 2}),
+}
+
+
+def test_every_parameter_lies_in_a_layer(folder):
+    backbone = auto(pretrained=folder)
+    count, known = LAYERS[folder.name]
+    assert len(backbone.blocks()) == count
+    depths = {n: backbone.depths()[p] for n, p in backbone.named_parameters()}
+    assert max(depths.values()) == count
+    for part, layer in known.items():
+        assert {depths[n] for n in depths if part in n} == {layer}, part
+
+
+FROZEN = {
+    "daformer_mit_b0": {},
+    "fpn_mobilenet_v2": {},
+    "deeplabv2_resnet_50": {},
+    "hrda_mit_b0": {"detail": 64},
+}
+
+
+def assert_only_the_rest_learns(model):
+    encoder = model.backbone.encoder
+    state = {n: t.clone() for n, t in encoder.state_dict().items()}
+    image = torch.rand(2, 3, 128, 128)
+    outputs = model.train().analyse(image).outputs
+    sum(o.weight * o.logits.square().mean() for o in outputs).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("backbone.encoder."), name
+    assert all(torch.equal(t, state[n]) for n, t in encoder.state_dict().items())
+    groups = parameter_groups(model, Optim())
+    members = {p for group in groups for p in group["params"]}
+    assert members.isdisjoint(encoder.parameters())
+    once, twice = model.backbone(image), model.backbone(image)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_frozen_encoder_learns_nothing(name, tmp_path):
+    torch.manual_seed(0)
+    head = {} if "deeplab" in name else {"head": {"width": 16}}
+    model = pipa.create_segmenter(name, 3, backbone={"frozen": True}, **head, **FROZEN[name])
+    assert_only_the_rest_learns(model)
+    pipa.save_segmenter(model, tmp_path / "model")
+    assert_only_the_rest_learns(pipa.load_segmenter(tmp_path / "model"))
+
+
+def test_a_frozen_encoder_of_transformers_learns_nothing(folder):
     backbone = auto(pretrained=folder, frozen=True)
-    assert not any(p.requires_grad for p in backbone.encoder.parameters())
-    again = auto(settings=backbone.settings)
-    assert not any(p.requires_grad for p in again.encoder.parameters())
+    again = pipa.create_segmenter("daformer_auto", 3, backbone={"settings": backbone.settings})
+    told = {"frozen": True}
+    for model in (
+        pipa.create_segmenter("daformer_auto", 3, pretrained=folder, backbone=told),
+        again,
+    ):
+        assert_only_the_rest_learns(model)
+
+
+def test_what_was_saved_before_there_was_freezing_is_not_frozen():
+    for name in ("fpn_mit_b0", "fpn_mobilenet_v2"):
+        settings = pipa.create_segmenter(name, 3).config["backbone"]["settings"]
+        told = {k: v for k, v in settings.items() if k != "frozen"}
+        model = pipa.create_segmenter(name, 3, backbone={"settings": told})
+        assert all(p.requires_grad for p in model.parameters())
 
 
 def test_auto_needs_to_know_what(tmp_path):

@@ -81,6 +81,7 @@ BACKBONES = {  # layers, and the layers of some parameters, counted by hand
         },
     ),
     "fpn_mobilenet_v2": (16, {"conv_stem.": 0, "layer.0.": 1, "layer.15.": 16}),
+    "fpn_resnet_50": (16, {"embedder.": 0, "stages.0.layers.0.": 1, "stages.3.layers.2.": 16}),
     "small": (4, {"backbone.stem.": 0, "stages.0.": 1, "stages.3.": 4}),
 }
 

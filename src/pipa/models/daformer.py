@@ -40,7 +40,7 @@ class DAFormerHead(nn.Module):
         self.num_classes = num_classes
         stack = width * len(channels)
         self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.fuse = _unit(stack, width, 1) if dilations is None else _ASPP(stack, width, dilations)
+        self.fuse = unit(stack, width, 1) if dilations is None else _ASPP(stack, width, dilations)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(width, num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)  # mmsegmentation@decode_head.py
@@ -62,7 +62,7 @@ class _ASPP(nn.Module):
     def __init__(self, channels: int, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(_branch(channels, width, d) for d in dilations)
-        self.bottleneck = _unit(width * len(dilations), width, 3)
+        self.bottleneck = unit(width * len(dilations), width, 3)
 
     def forward(self, stack: Tensor) -> Tensor:
         joined: Tensor = self.bottleneck(torch.cat([b(stack) for b in self.branches], dim=1))
@@ -71,15 +71,15 @@ class _ASPP(nn.Module):
 
 def _branch(channels: int, width: int, dilation: int) -> nn.Sequential:
     if dilation == 1:
-        return nn.Sequential(_unit(channels, width, 1))
-    depthwise = _unit(channels, channels, 3, dilation=dilation, groups=channels)
-    return nn.Sequential(depthwise, _unit(channels, width, 1))
+        return nn.Sequential(unit(channels, width, 1))
+    depthwise = unit(channels, channels, 3, dilation=dilation, groups=channels)
+    return nn.Sequential(depthwise, unit(channels, width, 1))
 
 
-def _unit(
+def unit(
     channels: int, width: int, kernel: int, *, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU."""
+    """Convolution that keeps the size, batch norm, ReLU: mmcv's ConvModule."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(
         channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False

@@ -25,7 +25,7 @@ class View:
     """Features of one crop of the input, and where that crop lies in it."""
 
     features: list[Float[Tensor, "b _ _ _"]]
-    """Maps at strides 4, 8, 16, 32 of this crop, (b, c_i, h_i, w_i)."""
+    """Maps at strides 4, 8, 16, 32 (dilated: 4, 8, 8, 8) of this crop, (b, c_i, h_i, w_i)."""
     box: Box
     """Rows and columns of the input that they describe."""
 

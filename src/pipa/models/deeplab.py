@@ -1,0 +1,48 @@
+"""DeepLabV2's decoder: the sum of dilated convolutions of the last map ("ASPP").
+
+Chen et al.: DeepLab (TPAMI 2018), section 3.2, in the form that domain adaptation compares with:
+each branch is one convolution (ADVENT@advent/model/deeplabv2.py, DAFormer@dlv2_head.py). In
+AdaptSegNet@model/deeplab.py and DACS@model/deeplabv2.py the sum ends after two branches.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DILATIONS = (6, 12, 18, 24)  # the paper's ASPP-L
+
+
+class DeepLabV2Head(nn.Module):
+    """The last of four maps -> logits on the grid of the first.
+
+    Made for a map of stride 8 (`resnet` with `dilated`). Earlier maps are not looked at: what a
+    backbone computes for them alone, as a pyramid does, gets no gradient from here. HRDA's code
+    fuses these logits at stride 8; ours, like those of all heads, at stride 4.
+
+    Args:
+        channels: Channels of each map.
+        num_classes: Number of classes, k.
+        dilations: Of the 3x3 convolutions.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], num_classes: int, *, dilations: Sequence[int] = DILATIONS
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels[-1], num_classes, 3, padding=d, dilation=d) for d in dilations
+        )
+        for parameter in self.branches.parameters():
+            if parameter.ndim == 1:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.01)
+
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
+        """Logits on the grid of the first map."""
+        total = torch.stack([branch(features[-1]) for branch in self.branches]).sum(0)
+        return F.interpolate(total, features[0].shape[-2:], mode="bilinear")

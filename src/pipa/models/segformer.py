@@ -1,0 +1,43 @@
+"""SegFormer's decoder: a linear layer for each level, and one that joins them.
+
+Xie et al.: SegFormer (NeurIPS 2021), section 3.2.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.models.daformer import unit
+
+
+class SegFormerHead(nn.Module):
+    """Maps at strides 4, 8, 16, 32 -> logits at stride 4.
+
+    Args:
+        channels: Channels of each map.
+        num_classes: Number of classes, k.
+        width: Channels of the embeddings and of the fused map (SegFormer: 256 for B0 and B1, 768
+            for B2 to B5).
+        dropout: Share of fused channels dropped in training (SegFormer's code: 0.1).
+    """
+
+    def __init__(
+        self, channels: Sequence[int], num_classes: int, *, width: int = 256, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.fuse = unit(width * len(channels), width, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
+        """Logits on the grid of the first map."""
+        size = features[0].shape[-2:]
+        embedded = [embed(map_) for embed, map_ in zip(self.embed, features, strict=True)]
+        stack = [embedded[0], *(F.interpolate(e, size, mode="bilinear") for e in embedded[1:])]
+        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(stack, dim=1))))
+        return logits
