@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 OURS = ("vary", "rows", "seeds", "jobs", "against", "out", "seed", "resume", "config")
 """Options that say which runs there are, not what one of them does."""
-OTHER_OPTIONS = "holds runs with other options"
+UNDECIDED = ("method.pixel", "method.patch")
+"""Switches whose default depends on the method."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
     if values:
         short = option.rpartition(".")[2] + "="
         return [(f"{short}{value}", f"--{option}={value}") for value in values.split(":")]
-    if not isinstance(base[option], bool):
+    if not isinstance(base[option], bool) and option not in UNDECIDED:
         raise PipaError(
             f"{option} is no switch", "--vary", f"Say its values: {option}={base[option]}:..."
         )
@@ -212,7 +213,9 @@ def remember(file: Path, text: str) -> None:
         mine, theirs = text.splitlines(), found.splitlines()
         changed = sorted({line.strip() for line in set(mine) ^ set(theirs)})
         raise PipaError(
-            f"{OTHER_OPTIONS} ({'; '.join(changed[:4])})", file.parent, "Give another --out."
+            f"holds runs with other options ({'; '.join(changed[:4])})",
+            file.parent,
+            "Give another --out.",
         )
 
 

@@ -1,0 +1,97 @@
+"""`pipa ablate` and `pipa compare`, each run a process of its own as users have it."""
+
+import json
+import shutil
+
+import pytest
+from builders import folder
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def given(tmp_path):
+    source = folder(tmp_path / "synthetic", 3)
+    target = folder(tmp_path / "photos", 3, labelled=False, shift=25, seed=50)
+    held_out = folder(tmp_path / "held_out", 1, shift=25, seed=90)
+    return (
+        *TINY,
+        f"--data.source={source}",
+        f"--data.target={target}",
+        f"--data.validation={held_out}",
+        "--trainer.max_steps=2",
+        "--method.patch=false",
+        "--jobs=2",
+        f"--out={tmp_path / 'grid'}",
+    )
+
+
+def written(run):
+    return (run / "results.json").stat().st_mtime_ns
+
+
+def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
+    out = tmp_path / "grid"
+    done = pipa("ablate", *given, "--vary", "method.pixel", "--seeds", "0,1")
+    assert done.code == 0, done.err + done.out
+    table = json.loads((out / "table.json").read_text())
+    assert list(table) == ["none", "pixel"]
+    assert set(table["pixel"]["differences"]["none"]["by_seed"]) == {"0", "1"}
+    assert (out / "table.svg").is_file()
+
+    # What is finished stays, what is missing is made: a run that was stopped, and a new seed.
+    shutil.rmtree(out / "pixel" / "seed1")
+    before = {run: written(out / run) for run in ("none/seed0", "none/seed1", "pixel/seed0")}
+    again = pipa("ablate", *given, "--vary", "method.pixel", "--seeds", "0,1")
+    assert again.code == 0, again.err
+    assert "[1/1] pixel, seed 1" in again.out
+    assert before == {run: written(out / run) for run in before}
+    assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
+
+    refused = pipa("ablate", *given, "--vary", "method.pixel", "--seeds=0", "--optim.lr=1e-4")
+    assert refused.code == 2
+    assert "other options" in refused.err
+    assert "lr" in refused.err
+
+    compared = pipa("compare", out / "none", out / "pixel", "--against", "pixel", "--out", tmp_path)
+    assert compared.code == 0, compared.err
+    stored = json.loads((tmp_path / "table.json").read_text())
+    assert stored["none"]["miou"] == table["none"]["miou"]
+
+
+def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
+    rows = tmp_path / "rows.yaml"
+    rows.write_text("good: {method.pixel: false}\nbad: {data.source: /nowhere}\n")
+    done = pipa("ablate", *given, "--rows", rows, "--seeds", "0")
+    assert done.code == 1
+    assert "bad, seed 0" in done.out
+    assert "/nowhere" in done.out
+    assert list(json.loads((tmp_path / "grid" / "table.json").read_text())) == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--vary", "method.pixle"], "no option is called method.pixle"),
+        (["--vary", "patch.weight"], "is no switch"),
+        (["--vary", "patch.weight=heavy"], "heavy"),
+        (["--vary", "method.pixel", "--seeds", "first"], "seeds"),
+        (["--vary", "method.pixel", "--against", "DACS"], "no row is called DACS"),
+        (["--vary", "method.pixel", "--data.validation=null"], "--data.validation"),
+        ([], "nothing varies"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_anything_runs(
+    pipa, given, tmp_path, arguments, said
+):
+    done = pipa("ablate", *given, *arguments)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "grid").exists()
+
+
+def test_comparing_what_is_no_run_is_refused(pipa, tmp_path):
+    done = pipa("compare", tmp_path)
+    assert done.code == 2
+    assert "no finished run" in done.err
