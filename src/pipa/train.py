@@ -44,10 +44,11 @@ class StudentOptions:
     """The `student:` section: which network.
 
     Args:
-        name: HEAD_BACKBONE: daformer_mit_b0 ... b5, hrda_mit_b0 ... b5, fpn_mobilenet_v2, small.
+        name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
+            resnet_50, resnet_101, mobilenet_v2, or auto: what `pretrained` names. Or: small.
         pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
-            folder, or "none": random. "auto": those of the papers for MiT, none for others.
-        options: Further arguments of `pipa.create_segmenter`.
+            folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
+        options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
     """
 
     name: str = "daformer_mit_b5"
@@ -59,8 +60,12 @@ class StudentOptions:
         """What `create_segmenter` takes as `pretrained`."""
         if self.pretrained != "auto":
             return None if self.pretrained == "none" else self.pretrained
-        size = self.name.partition("_mit_")[2]
-        return f"nvidia/mit-{size}" if size else None
+        backbone = self.name.partition("_")[2]
+        usual = {"mit_": "nvidia/mit-", "resnet_": "microsoft/resnet-"}
+        for kind, repository in usual.items():
+            if backbone.startswith(kind):
+                return repository + backbone.removeprefix(kind)
+        return None
 
 
 @dataclass
