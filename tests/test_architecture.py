@@ -1,6 +1,7 @@
 """What holds the design in place: who imports whom, how long a file is, what `--help` loads."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipa
+from pipa.models.hub import HEADS
 
 SOURCE = Path(pipa.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -66,3 +68,22 @@ def test_help_loads_neither_torch_nor_lightning():
 def test_every_public_name_is_there_and_explained():
     for name in pipa.__all__:
         assert getattr(pipa, name).__doc__
+
+
+PLAIN = {
+    *("create_segmenter", "load_segmenter", "save_segmenter", "Segmenter", "UDAData"),
+    *("LabelSpace", "CITYSCAPES", "PipaError", "losses", "SourceOnly"),
+}
+"""Public names that come from no paper."""
+
+
+@pytest.mark.parametrize("name", sorted(set(pipa.__all__) - PLAIN))
+def test_what_comes_from_a_paper_says_which(name):
+    assert re.search(r"(CVPR|ECCV|WACV|NeurIPS|ACM MM),? 20\d\d", getattr(pipa, name).__doc__)
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_a_head_says_its_paper(head):
+    module = sys.modules[HEADS[head].__module__]
+    said = f"{HEADS[head].__doc__} {module.__doc__}"
+    assert re.search(r"(CVPR|ECCV|NeurIPS|TPAMI)[^)]{0,12}20\d\d", said)

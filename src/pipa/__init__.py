@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from pipa.models.hub import load_segmenter as load_segmenter
     from pipa.models.hub import save_segmenter as save_segmenter
     from pipa.models.segmenter import Segmenter as Segmenter
+    from pipa.uda.alignment import Alignment as Alignment
+    from pipa.uda.alignment_terms import EntropyTerm as EntropyTerm
+    from pipa.uda.alignment_terms import adversarial_terms as adversarial_terms
     from pipa.uda.pipa_terms import PatchTerm as PatchTerm
     from pipa.uda.pipa_terms import PixelTerm as PixelTerm
     from pipa.uda.self_training import SelfTraining as SelfTraining
     from pipa.uda.source_only import SourceOnly as SourceOnly
     from pipa.uda.terms import FeatureDistance as FeatureDistance
+    from pipa.uda.terms import MaskedConsistency as MaskedConsistency
 
 __version__ = "0.1.0"
 
@@ -34,10 +38,14 @@ _HOME = {
     "LabelSpace": "pipa.data.labels",
     "CITYSCAPES": "pipa.data.labels",
     "SelfTraining": "pipa.uda.self_training",
+    "Alignment": "pipa.uda.alignment",
     "SourceOnly": "pipa.uda.source_only",
     "PixelTerm": "pipa.uda.pipa_terms",
     "PatchTerm": "pipa.uda.pipa_terms",
     "FeatureDistance": "pipa.uda.terms",
+    "MaskedConsistency": "pipa.uda.terms",
+    "EntropyTerm": "pipa.uda.alignment_terms",
+    "adversarial_terms": "pipa.uda.alignment_terms",
     "PipaError": "pipa.errors",
 }
 

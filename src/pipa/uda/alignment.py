@@ -25,6 +25,8 @@ from pipa.uda.terms import SourceTerm, TargetTerm, prepared, source_losses, weig
 class Alignment(Method):
     """Minimise `L_ce^S` and the terms; the method has no teacher that labels the target.
 
+    MinEnt and ADVENT (Vu et al., CVPR 2019), AdaptSegNet (Tsai et al., CVPR 2018), by their terms.
+
     Args:
         student: The network to adapt.
         labels: The classes.

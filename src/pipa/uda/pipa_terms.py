@@ -24,6 +24,8 @@ from pipa.uda.terms import SourceTerm, TargetTerm
 class PixelTerm(SourceTerm):
     """PiPa's `L_Pixel`: pixels of one class attract, of other classes repel, on the source.
 
+    Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609).
+
     Args:
         weight: alpha of the paper (0.1).
         temperature: tau (0.1 in the release).
@@ -139,6 +141,8 @@ class PixelTerm(SourceTerm):
 
 class PatchTerm(TargetTerm):
     """PiPa's `L_Patch`: a place seen in two overlapping crops keeps its feature, on the target.
+
+    Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609).
 
     Both crops go through the student, each with its own colours and mirroring. Pseudo-classes and
     confidences are the teacher's, where it has labelled the pair, else the student's own decoder's.

@@ -30,6 +30,10 @@ from pipa.uda.terms import (
 class SelfTraining(Method):
     """Minimise `L_ce^S + L_ce^T + alpha L_Pixel + beta L_Patch + ...`.
 
+    DACS (Tranheden et al., WACV 2021); with rare class sampling and feature distance DAFormer
+    (Hoyer et al., CVPR 2022), with its student HRDA (ECCV 2022); with its two terms PiPa (Chen et
+    al., ACM MM 2023).
+
     Args:
         student: The network to adapt.
         labels: The classes.

@@ -174,6 +174,8 @@ class ViewsTerm(TargetTerm):
 class FeatureDistance(SourceTerm):
     """DAFormer's `L_FD`: features of thing classes stay near those of the pretrained encoder.
 
+    Hoyer, Dai, Van Gool: DAFormer (CVPR 2022), section 3.3.
+
     Args:
         weight: lambda_FD (DAFormer: 0.005).
         classes: Train ids that count; DAFormer takes the thing classes. None: all.
