@@ -13,7 +13,9 @@ HRDA (Hoyer et al., ECCV 2022) is `self_training` of a student called hrda_..., 
 CVPR 2023) the switch `masked`, PiPa (Chen et al., ACM MM 2023) the switches `pixel` and `patch`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from pipa.data.labels import LabelSpace
@@ -144,35 +146,22 @@ def build_method(
         return SourceOnly(
             student, labels, optim=optim, passes=options.passes, jitter=jitter, seed=seed
         )
+    compose: Callable[..., Method] = Alignment
     if options.name in ("dacs", "self_training"):
-        if options.name == "self_training" and options.feature_distance and pretrained:
-            things = labels.things or None
-            source_terms.append(FeatureDistance(weight=options.feature_distance, classes=things))
-        return SelfTraining(
-            student,
-            labels,
-            optim=optim,
-            source_terms=source_terms,
-            target_terms=target_terms,
-            momentum=options.momentum,
-            confidence=options.confidence,
-            start=options.start,
-            jitter_source=options.jitter_source,
-            seed=seed,
-        )
+        compose = partial(SelfTraining, momentum=options.momentum, confidence=options.confidence)
+    if options.name == "self_training" and options.feature_distance and pretrained:
+        things = labels.things or None
+        source_terms.append(FeatureDistance(weight=options.feature_distance, classes=things))
     if options.name == "minent":
         target_terms.insert(0, EntropyTerm(weight=options.align))
-    elif options.name in ("advent", "adaptsegnet"):
+    if options.name in ("advent", "adaptsegnet") and options.align:
         shown = probability if options.name == "adaptsegnet" else weighted_self_information
-        half, game = adversarial_terms(
-            Discriminator(labels.num_classes),
-            shown=shown,
-            weight=options.align,
-            start=options.start,
-        )
+        judge = Discriminator(labels.num_classes)
+        weight, start = options.align, options.start
+        half, game = adversarial_terms(judge, shown=shown, weight=weight, start=start)
         source_terms.append(half)
         target_terms[:0] = game
-    return Alignment(
+    return compose(
         student,
         labels,
         optim=optim,
