@@ -86,7 +86,7 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
     parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
-    parser.add_argument("--resume", type=bool, default=False, help="go on from the last checkpoint")
+    parser.add_argument("--resume", type=bool, default=False, help="RUN: go on with it")
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
@@ -100,9 +100,19 @@ def add_sections(parser: "ArgumentParser") -> None:
 
 
 def spelled_out(given: list[str]) -> list[str]:
-    """Expand the three short forms: a bare CONFIG first, `--data FORMAT`, `--resume`."""
+    """Expand the short forms: a bare CONFIG first, `--data FORMAT`, `--resume RUN`, `--resume`."""
     words = list(given)
     if words and not words[0].startswith("-"):
         words[:1] = ["--config", words[0]]
     words = ["--data.format" if word == "--data" else word for word in words]
-    return ["--resume=true" if word == "--resume" else word for word in words]
+    if "--resume" not in words:
+        return words
+    place = words.index("--resume")
+    run = words[place + 1 : place + 2]
+    if not run or run[0].startswith("-"):  # the rest of the command says what was trained
+        return [*words[:place], "--resume=true", *words[place + 1 :]]
+    file = Path(run[0]) / "config.yaml"
+    if not file.is_file():
+        raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
+    kept = [*words[:place], *words[place + 2 :]]
+    return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]

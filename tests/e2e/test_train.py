@@ -99,6 +99,19 @@ def test_resuming_is_as_if_never_stopped(pipa, worlds, tmp_path):
         assert torch.equal(weight, second[name]), name
 
 
+def test_a_run_knows_how_to_go_on(pipa, worlds, tmp_path):
+    """Its own config.yaml is enough: nobody keeps the command of last week."""
+    out = tmp_path / "run"
+    first = pipa("train", *worlds, *TINY, "--trainer.max_steps=2", f"--out={out}")
+    assert first.code == 0, first.err
+    more = pipa("train", "--resume", out, "--trainer.max_steps=4")
+    assert more.code == 0, more.err
+    assert len(losses(out, "loss/source")) == 4
+    refused = pipa("train", "--resume", tmp_path / "nothing")
+    assert refused.code == 2
+    assert "config.yaml" in refused.err
+
+
 def test_the_saved_model_is_the_same_with_and_without_pipa(pipa, worlds, tmp_path):
     shapes = {}
     for name, switch in (("with", "true"), ("without", "false")):
