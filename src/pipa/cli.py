@@ -100,7 +100,8 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary method.pixel,method.patch --seeds 0,1,2`."""
-    from pipa.ablate import ablate, read_grid
+    from pipa.ablate import ablate
+    from pipa.grid import read_grid
 
     about = (
         "Train every combination of some options with several seeds. Options as in `pipa train`."
@@ -125,11 +126,11 @@ def compare_command(given: list[str]) -> int:
     )
     options = parser.parse_args(given)
 
-    from pipa.ablate import find_rows
     from pipa.evaluate.compare import compare
+    from pipa.evaluate.runs import find_rows
+    from pipa.grid import comma_separated
 
-    against = [name.strip() for name in options.against.split(",") if name.strip()]
-    comparison = compare(find_rows(options.runs), against)
+    comparison = compare(find_rows(options.runs), comma_separated(options.against))
     show(comparison.table())
     if options.out:
         print("wrote", *comparison.write(options.out))

@@ -38,6 +38,10 @@ LEAST = {
     "seed": 0,
     "method.passes": 1,
     "masked.block": 1,
+    "method.views": 0,
+    "method.align": 0,
+    "pixel.memory": 0,
+    "patch.memory": 0,
     "optim.warm_up": 0,
     "trainer.max_steps": 1,
     "trainer.log_every_n_steps": 1,
@@ -49,14 +53,31 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
     config = parser.parse_args(spelled_out(given))
+    options = build_sections(parser, config)
+    out: Path = config.out
+    resume = config.pop("resume")  # of this call alone
+    text = as_text(parser, config)
+    return {**options, "out": out, "seed": config.seed, "resume": resume, "config": text}
+
+
+def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
+    """The arguments of `train` that are sections.
+
+    Raises:
+        PipaError: An option cannot be what it is.
+    """
     refuse_impossible(config)
     built = parser.instantiate(config)
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
     sections["losses"] = Losses(built.pixel, built.patch, built.masked)
     sections["trainer"] = built.trainer.as_dict()
-    out: Path = built.out
-    text = parser.dump(config)
-    return {**sections, "out": out, "seed": built.seed, "resume": built.resume, "config": text}
+    return sections
+
+
+def as_text(parser: "ArgumentParser", config: Any) -> str:
+    """All options as an experiment file; `null`, too, since it is not everywhere the default."""
+    text: str = parser.dump(config, skip_unset=False, skip_validation=True)
+    return text
 
 
 def refuse_impossible(config: Any) -> None:
@@ -72,7 +93,8 @@ def refuse_impossible(config: Any) -> None:
     for name in ("pixel.width", "patch.width"):
         if config[name] < 8 or config[name] % 8:
             raise PipaError(f"is {config[name]}, not a multiple of 8", f"--{name}")
-    if not 0 < (config.pixel.similarity or 1) <= 1:
+    similarity = config.pixel.similarity
+    if similarity is not None and not 0 < similarity <= 1:
         raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):

@@ -53,7 +53,8 @@ class MethodOptions:
         align: Weight of the target's loss in minent, advent, adaptsegnet (0.001 in the papers).
         views: Weight of plain cross entropy on the two views of the patch term: the control that
             sees the same images and learns by pseudo-labels instead of contrast.
-        momentum: Of the teacher's moving average.
+        momentum: Of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99 (its
+            code).
         confidence: Above this a pseudo-label is sure.
         start: First step with a target. 0 from pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
@@ -67,7 +68,7 @@ class MethodOptions:
     feature_distance: float = 0.005
     align: float = 0.001
     views: float = 0.0
-    momentum: float = 0.999
+    momentum: float | None = None
     confidence: float = 0.968
     start: int = 0
     jitter_source: bool = False
@@ -78,6 +79,8 @@ class MethodOptions:
         adapts = self.name != "source_only"
         self.pixel = adapts if self.pixel is None else self.pixel
         self.patch = adapts if self.patch is None else self.patch
+        if self.momentum is None:
+            self.momentum = 0.99 if self.name == "dacs" else 0.999
 
     @property
     def sees_pairs(self) -> bool:
@@ -148,6 +151,7 @@ def build_method(
         )
     compose: Callable[..., Method] = Alignment
     if options.name in ("dacs", "self_training"):
+        assert options.momentum is not None, "decided when the options are made"
         compose = partial(SelfTraining, momentum=options.momentum, confidence=options.confidence)
     if options.name == "self_training" and options.feature_distance and pretrained:
         things = labels.things or None

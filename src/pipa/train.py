@@ -5,11 +5,13 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 """
 
 import contextlib
+import copy
 import csv
 import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import time
 import warnings
@@ -29,7 +31,7 @@ from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result, write_whole
 from pipa.methods import Losses, MethodOptions, build_method
-from pipa.models.checkpoint import read_checkpoint
+from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.hub import create_segmenter, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
@@ -60,12 +62,10 @@ class StudentOptions:
         """What `create_segmenter` takes as `pretrained`."""
         if self.pretrained != "auto":
             return None if self.pretrained == "none" else self.pretrained
-        backbone = self.name.partition("_")[2]
-        usual = {"mit_": "nvidia/mit-", "resnet_": "microsoft/resnet-"}
-        for kind, repository in usual.items():
-            if backbone.startswith(kind):
-                return repository + backbone.removeprefix(kind)
-        return None
+        known = re.search(r"_(mit|resnet)_(\w+)$", self.name)
+        if known is None:
+            return None
+        return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
 @dataclass
@@ -114,6 +114,7 @@ def train(
     since = time.perf_counter()
     refuse_targetless(data, method, trainer["max_steps"])
     last = prepare_folder(out, resume)
+    data = copy.copy(data)  # the caller's stays as it is
     if not method.likes_rare_classes:
         data.temperature = None
     if not method.sees_pairs:
@@ -129,20 +130,22 @@ def train(
             pretrained=student.weights,
             **(student.options or {}),
         )
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
+        module = build_method(
+            method,
+            network,
+            data.labels,
+            losses,
+            optim=optim,
+            pretrained=student.weights is not None,
+            seed=seed,
+        )
+        if last is not None:
+            check_names(module.state_dict(), read_checkpoint(last)["state_dict"], last)
     except PipaError:
         with contextlib.suppress(OSError):
             out.rmdir()  # only if it is empty: nothing half-made stays behind
         raise
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
-    module = build_method(
-        method,
-        network,
-        data.labels,
-        losses,
-        optim=optim,
-        pretrained=student.weights is not None,
-        seed=seed,
-    )
     if config is not None:
         write_whole(out / "config.yaml", config)
     with warnings.catch_warnings():

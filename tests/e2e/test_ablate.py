@@ -1,10 +1,14 @@
 """`pipa ablate` and `pipa compare`, each run a process of its own as users have it."""
 
+import fcntl
 import json
-import shutil
 
 import pytest
+import yaml
 from builders import folder
+from jsonargparse import ArgumentParser
+
+from pipa.grid import read_grid
 
 from .conftest import TINY
 
@@ -39,8 +43,8 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     assert set(table["pixel"]["differences"]["none"]["by_seed"]) == {"0", "1"}
     assert (out / "table.svg").is_file()
 
-    # What is finished stays, what is missing is made: a run that was stopped, and a new seed.
-    shutil.rmtree(out / "pixel" / "seed1")
+    # What is finished stays, what is missing is made: a run that was stopped near its end.
+    (out / "pixel" / "seed1" / "results.json").unlink()
     before = {run: written(out / run) for run in ("none/seed0", "none/seed1", "pixel/seed0")}
     again = pipa("ablate", *given, "--vary", "method.pixel", "--seeds", "0,1")
     assert again.code == 0, again.err
@@ -51,7 +55,10 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     refused = pipa("ablate", *given, "--vary", "method.pixel", "--seeds=0", "--optim.lr=1e-4")
     assert refused.code == 2
     assert "other options" in refused.err
-    assert "lr" in refused.err
+    assert "optim.lr: 0.003, now 0.0001" in refused.err
+    fewer = pipa("ablate", *given, "--vary", "method.pixel", "--seeds=0")
+    assert fewer.code == 0, fewer.err
+    assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
 
     compared = pipa("compare", out / "none", out / "pixel", "--against", "pixel", "--out", tmp_path)
     assert compared.code == 0, compared.err
@@ -59,11 +66,31 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     assert stored["none"]["miou"] == table["none"]["miou"]
 
 
+def test_two_ablations_do_not_share_a_folder(pipa, given, tmp_path):
+    (tmp_path / "grid").mkdir()
+    with (tmp_path / "grid" / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused = pipa("ablate", *given, "--vary", "method.pixel")
+    assert refused.code == 2
+    assert "another ablation is at work" in refused.err
+
+
+def test_a_row_is_what_it_says_also_where_that_is_nothing(tmp_path, given):
+    """`null` is not the default everywhere: it must survive on its way to the run."""
+    vary = ("--vary", "data.rare_class_temperature=0.01:null")
+    grid = read_grid(ArgumentParser(), [*given, *vary])
+    temperatures = [
+        yaml.safe_load(setting.text)["data"]["rare_class_temperature"] for setting in grid.settings
+    ]
+    assert temperatures == [0.01, None]
+
+
 def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
     rows = tmp_path / "rows.yaml"
     rows.write_text("good: {method.pixel: false}\nbad: {data.source: /nowhere}\n")
-    done = pipa("ablate", *given, "--rows", rows, "--seeds", "0")
+    done = pipa("ablate", *given, "--rows", rows, "--seeds", "0", "--against=bad")
     assert done.code == 1
+    assert "bad: nothing is compared with it" in done.out
     assert "bad, seed 0" in done.out
     assert "/nowhere" in done.out
     assert list(json.loads((tmp_path / "grid" / "table.json").read_text())) == ["good"]
@@ -78,6 +105,12 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
         (["--vary", "method.pixel", "--seeds", "first"], "seeds"),
         (["--vary", "method.pixel", "--against", "DACS"], "no row is called DACS"),
         (["--vary", "method.pixel", "--data.validation=null"], "--data.validation"),
+        (["--vary", "optim.lr=1e-3:1e-3"], "two rows"),
+        (["--vary", "method.pixel", "--jobs=-1"], "--jobs"),
+        (["--vary", "method.pixel", "--seed=7"], "--seeds"),
+        (["--vary", "method.pixel", "--optim.layer_decay=2"], "layer_decay"),
+        (["--vary", "method.pixel", "--data.target=null"], "--data.target"),
+        (["--vary", "method.pixel", "--trainer.limit_val_batches=0"], "scores"),
         ([], "nothing varies"),
     ],
 )

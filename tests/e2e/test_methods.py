@@ -115,7 +115,12 @@ def test_the_piece_of_a_method_moves_the_student(train, network, method):
         load_file(train(network, name, False) / "model" / "model.safetensors")
         for name in (method, WITHOUT[method])
     )
-    moved = [name for name, weight in mine.items() if not torch.equal(weight, other[name])]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")  # any pass moves them
+    moved = [
+        name
+        for name, weight in mine.items()
+        if not name.endswith(statistics) and not torch.equal(weight, other[name])
+    ]
     assert any(name.startswith("backbone.") for name in moved)
     assert any(name.startswith("head.") for name in moved)
 

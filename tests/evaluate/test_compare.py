@@ -2,20 +2,24 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipa.ablate import find_rows
 from pipa.errors import PipaError
-from pipa.evaluate.compare import Row, bootstrap_interval, compare
+from pipa.evaluate.compare import bootstrap_interval, compare
+from pipa.evaluate.runs import Row, find_rows
 from pipa.evaluate.scores import Result
 
 
 def row(name, values, seconds=()):
-    results = {seed: Result(value, {"road": value, "car": None}) for seed, value in values.items()}
+    results = {
+        seed: Result(value, {"road": None if math.isnan(value) else value, "car": None})
+        for seed, value in values.items()
+    }
     return Row(name, results, dict(seconds))
 
 
@@ -67,6 +71,25 @@ def test_the_table_says_mean_spread_and_difference(tmp_path):
     stored = json.loads(files[1].read_text())
     assert stored["more"]["differences"]["base"]["by_seed"] == {"0": 3.0, "1": 5.0}
     assert b"<svg" in files[2].read_bytes()
+
+
+def test_students_interval_is_that_of_the_textbook():
+    """Five differences, t = 2.776: mean 3, standard deviation 1.5811."""
+    base = row("base", dict.fromkeys(range(5), 0.0))
+    other = row("other", {seed: float(seed + 1) for seed in range(5)})
+    low, high = compare([base, other]).difference(other, "base").student
+    assert low == pytest.approx(3 - 2.776 * 1.58114 / 5**0.5, abs=1e-4)
+    assert high == pytest.approx(3 + 2.776 * 1.58114 / 5**0.5, abs=1e-4)
+
+
+def test_a_run_without_a_mean_is_left_out(tmp_path):
+    rows = [row("base", {0: 30.0, 1: math.nan}), row("[b]x|y", {0: 31.0, 1: 32.0})]
+    comparison = compare(rows)
+    assert comparison.lines()[1][1:3] == ["30.0", "1"]
+    comparison.table()
+    text = comparison.write(tmp_path)[0].read_text()
+    assert "| [b]x/y | 31.5 ± 0.7 | 2 | +1.0" in text
+    json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_an_unknown_reference_is_refused():

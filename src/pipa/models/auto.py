@@ -18,7 +18,7 @@ from pipa.errors import PipaError
 from pipa.models.backbones import Backbone, load_pretrained, settings_of
 
 LEVELS = 4
-BLOCK = re.compile(r"\w+\.(layer\.\d+|(stages|layers)\.\d+\.(layers|blocks)\.\d+)")
+BLOCK = re.compile(r"(.*\.)?(layer\.\d+|(stages|layers)\.\d+\.(layers|blocks)\.\d+)")
 
 
 class Staged(Backbone):

@@ -59,7 +59,7 @@ class Alignment(Method):
                 raise PipaError(
                     "learns from a teacher's labels, and alignment has no teacher",
                     f"term {term.name}",
-                    "Leave it out or use self-training; masked consistency can have its own.",
+                    "Leave it out, or take self_training; for MIC: --masked.teacher own.",
                 )
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed

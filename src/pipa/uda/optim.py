@@ -25,7 +25,8 @@ class Optim:
         decay: Weight decay (DAFormer: 0.01); norms and positional blocks outside heads have none.
         warm_up: Steps of linear growth (DAFormer: 1500).
         power: Of the polynomial decay to 0 (DAFormer: 1).
-        clip: Largest norm of the gradient; 0: no limit (DAFormer: none).
+        clip: Largest norm of the gradient of all that is trained, a discriminator included; 0: no
+            limit (DAFormer: none).
         layer_decay: Factor of the learning rate from each layer of the backbone to the one before
             it (Clark et al.: ELECTRA, ICLR 2020; Bao et al.: BEiT, ICLR 2022); 1: none (DAFormer).
             Layer l of L has lr * layer_decay ** (L - l), the last block lr itself.

@@ -189,8 +189,10 @@ class PatchTerm(TargetTerm):
         self.register_buffer("bank_label", torch.full((memory,), IGNORE_INDEX))
 
     def prepare(self, student: Segmenter) -> None:
-        """Build the projection head h_patch."""
+        """Build the projection head h_patch; the bank is empty."""
         self.head = Projection(student.backbone.channels, self.width, self.dim)
+        self.bank.zero_()
+        self.bank_label.fill_(IGNORE_INDEX)
 
     def forward(
         self,
