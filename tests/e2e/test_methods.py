@@ -67,7 +67,7 @@ def train(pipa, runs):
                 "--data.crop=64",
                 "--data.pair_crop=64",
                 "--data.rare_class_temperature=null",  # DACS has none: the same images for all
-                "--method.confidence=0.1",  # so few steps make no sure pixel
+                "--method.confidence=0",  # so few steps make no sure pixel
                 *NETWORKS[network],
                 *METHODS[method],
                 f"--method.pixel={switch}",
