@@ -148,7 +148,12 @@ def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:
 
 def _blocks(encoder: Any) -> list[nn.Module]:
     """What transformers calls `layer.3` in a plain encoder, `stages.1.layers.3` in stages."""
-    blocks = [module for name, module in encoder.named_modules() if BLOCK.fullmatch(name)]
+    found = {name: module for name, module in encoder.named_modules() if BLOCK.fullmatch(name)}
+    blocks = [
+        module
+        for name, module in found.items()
+        if not any(name.startswith(f"{outer}.") for outer in found)  # a block may have layers, too
+    ]
     if not blocks:
         kind = type(encoder).__name__
         raise PipaError(f"the layers of {kind} are not known", remedy="Leave out layer_decay.")
