@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -82,7 +83,7 @@ class Comparison:
 
     def lines(self) -> list[list[str]]:
         """The table's cells, its head first."""
-        head = ["", "mIoU", "seeds", *(f"- {name}" for name in self.against), "time"]
+        head = ["", "mIoU", "seeds", *(f"minus {name}" for name in self.against), "time"]
         return [head, *([row.name, *self._cells(row)] for row in self.rows)]
 
     def _cells(self, row: Row) -> list[str]:
@@ -101,7 +102,8 @@ class Comparison:
     def table(self) -> Table:
         """For the terminal."""
         head, *body = self.lines()
-        table = Table(title="mIoU in percent, mean ± std over seeds", title_justify="left")
+        title = "mIoU in percent, mean ± std over seeds; differences with their 95 % bootstrap"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place, title in enumerate(head):
             table.add_column(escape(title), justify="right" if place else "left")
         for cells in body:
