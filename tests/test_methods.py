@@ -21,10 +21,13 @@ def test_a_teacher_follows_as_in_its_paper(name, momentum):
     assert built(name=name, momentum=0.5).teacher.momentum == 0.5
 
 
-def test_source_only_has_pipa_only_where_it_is_asked_for():
+def test_other_methods_have_pipa_only_where_it_is_asked_for():
     assert not MethodOptions(name="source_only").sees_target
     assert [t.name for t in built(name="source_only", pixel=True).terms] == ["pixel"]
-    assert [t.name for t in built(name="minent").terms] == ["pixel", "entropy", "patch"]
+    assert [t.name for t in built(name="minent").terms] == ["entropy"]
+    assert not len(built(name="dacs").terms)
+    assert [t.name for t in built(name="minent", patch=True).terms] == ["entropy", "patch"]
+    assert [t.name for t in built().terms] == ["pixel", "patch"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -24,6 +23,7 @@ from pipa.errors import PipaError
 from pipa.evaluate.compare import Comparison, compare
 from pipa.evaluate.runs import Row, read_run
 from pipa.evaluate.scores import write_whole
+from pipa.experiment import differences
 from pipa.grid import Grid, Setting
 
 Task = tuple[Setting, int]
@@ -55,6 +55,9 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
             for setting in grid.settings
             if not (place(grid, setting, seed) / "results.json").is_file()
         ]
+        done = len(grid.seeds) * len(grid.settings) - len(todo)
+        if done:
+            tell(f"{done} of {done + len(todo)} runs are done already")
         faults = run_all(grid, todo, tell, lock)
         rows, unreadable = gather(grid)
     faults += unreadable
@@ -106,22 +109,10 @@ def remember(file: Path, text: str) -> None:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PipaError("cannot be read", file, "Give another --out.") from error
-    now, before = flat(yaml.safe_load(text)), flat(found)
-    changed = sorted(name for name in now | before if now.get(name) != before.get(name))
+    changed = [word for _, word in differences(found, yaml.safe_load(text))]
     if changed:
-        said = "; ".join(f"{name}: {before.get(name)}, now {now.get(name)}" for name in changed[:4])
-        problem = f"holds runs with other options ({said})"
+        problem = f"holds runs with other options ({'; '.join(changed[:4])})"
         raise PipaError(problem, file.parent, "Give another --out.")
-
-
-def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
 
 
 def place(grid: Grid, setting: Setting, seed: int) -> Path:

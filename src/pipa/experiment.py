@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
@@ -55,6 +56,8 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     config = parser.parse_args(spelled_out(given))
     options = build_sections(parser, config)
     out: Path = config.out
+    if config.resume:
+        refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
     resume = config.pop("resume")  # of this call alone
     text = as_text(parser, config)
     return {**options, "out": out, "seed": config.seed, "resume": resume, "config": text}
@@ -68,10 +71,53 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     """
     refuse_impossible(config)
     built = parser.instantiate(config)
+    for name in ("pixel", "patch", "momentum"):  # what was left open is written down as decided
+        config.method[name] = getattr(built.method, name)
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
     sections["losses"] = Losses(built.pixel, built.patch, built.masked)
     sections["trainer"] = built.trainer.as_dict()
     return sections
+
+
+def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
+    """Check that a run goes on as what it was; how fast it runs, and for how long, may change.
+
+    Raises:
+        PipaError: An option that decides its numbers is another.
+    """
+    try:
+        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # `train` says what is wrong with the folder
+    free = ("out", "resume", "config", "data.workers", "data.cache")
+    changed = [
+        word
+        for name, word in differences(before, options)
+        if name not in free and not name.startswith("trainer.")
+    ]
+    if changed:
+        problem = f"was trained with other options ({'; '.join(changed[:4])})"
+        raise PipaError(problem, run, "Leave them as they were, or train anew with another --out.")
+
+
+def differences(before: Any, now: Any) -> list[tuple[str, str]]:
+    """Options that differ: name, and what it was and is."""
+    old, new = flat(before), flat(now)
+    return [
+        (name, f"{name}: {old.get(name)}, now {new.get(name)}")
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
+
+
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    if not isinstance(options, dict):
+        return {prefix: options}
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:
@@ -108,7 +154,8 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
     parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
-    parser.add_argument("--resume", type=bool, default=False, help="RUN: go on with it")
+    about = "go on with the run in --out; `--resume RUN` needs no other option"
+    parser.add_argument("--resume", type=bool, default=False, help=about)
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")

@@ -75,8 +75,12 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
         raise PipaError("is a run, not a folder of runs", base.out, "Give another --out.")
     settings = []
     for name, overrides in combinations(base):
-        config = parser.parse_args([*words, *overrides])
-        refuse_impossible_row(build_sections(parser, config))
+        try:
+            config = parser.parse_args([*words, *overrides])
+            refuse_impossible_row(build_sections(parser, config))
+        except PipaError as error:
+            where = f"row {name}" + ("" if error.where is None else f": {error.where}")
+            raise PipaError(error.problem, where, error.remedy) from error
         for option in OF_THE_GRID:
             config.pop(option, None)
         settings.append(Setting(name, f"# {name}\n{as_text(parser, config)}"))
@@ -178,8 +182,10 @@ def read_rows(file: Path) -> list[tuple[str, list[str]]]:
     remedy = "Each row is a line NAME: {method.pixel: true, ...}."
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PipaError("cannot be read as YAML", file, remedy) from error
+    except OSError as error:
+        raise PipaError(f"cannot be read ({error.strerror})", file, remedy) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PipaError("is no YAML", file, remedy) from error
     rows: dict[Any, Any] = content if isinstance(content, dict) else {}
     if not rows or not all(isinstance(options, dict) for options in rows.values()):
         raise PipaError("is no mapping of rows", file, remedy)

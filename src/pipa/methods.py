@@ -42,11 +42,11 @@ class MethodOptions:
     Args:
         name: source_only; minent, advent, adaptsegnet: align the outputs, without a teacher; dacs;
             self_training: DAFormer's and HRDA's.
-        pixel: PiPa's pixel-wise contrast; its parameters are the section `pixel`. Default: on, but
-            for source_only.
-        patch: PiPa's patch-wise contrast; its parameters are the section `patch`. Default: on, but
-            for source_only.
-        masked: MIC's masked consistency; its parameters are the section `masked`. Methods without
+        pixel: PiPa's pixel-wise contrast; its parameters are the section `pixel`. Default: on in
+            self_training, off in all others.
+        patch: PiPa's patch-wise contrast; its parameters are the section `patch`. Default: on in
+            self_training, off in all others.
+        masked: MIC: masked consistency; its parameters are the section `masked`. Methods without
             a teacher need `masked.teacher: own`.
         feature_distance: Weight of DAFormer's distance to the pretrained encoder (0.005 there), in
             self_training; counts only where the student has one.
@@ -56,7 +56,7 @@ class MethodOptions:
         momentum: Of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99 (its
             code).
         confidence: Above this a pseudo-label is sure.
-        start: First step with a target. 0 from pretrained weights.
+        start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         passes: Student passes per step of source_only without terms.
     """
@@ -76,9 +76,9 @@ class MethodOptions:
 
     def __post_init__(self) -> None:
         """Decide what was left open."""
-        adapts = self.name != "source_only"
-        self.pixel = adapts if self.pixel is None else self.pixel
-        self.patch = adapts if self.patch is None else self.patch
+        pipa = self.name == "self_training"
+        self.pixel = pipa if self.pixel is None else self.pixel
+        self.patch = pipa if self.patch is None else self.patch
         if self.momentum is None:
             self.momentum = 0.99 if self.name == "dacs" else 0.999
 

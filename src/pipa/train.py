@@ -38,6 +38,8 @@ from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
 
+log = logging.getLogger("pipa")
+
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
 
@@ -47,7 +49,8 @@ class StudentOptions:
 
     Args:
         name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
-            resnet_50, resnet_101, mobilenet_v2, or auto: what `pretrained` names. Or: small.
+            resnet_50, resnet_101, mobilenet_v2, small, or auto: what `pretrained` names. "small"
+            alone is fpn_small.
         pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
             folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
         options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
@@ -113,7 +116,8 @@ def train(
     """
     since = time.perf_counter()
     refuse_targetless(data, method, trainer["max_steps"])
-    last = prepare_folder(out, resume)
+    last = prepare_folder(out, resume, trainer["max_steps"])
+    warn_of_idle(trainer["max_steps"], optim, method, losses)
     data = copy.copy(data)  # the caller's stays as it is
     if not method.likes_rare_classes:
         data.temperature = None
@@ -160,6 +164,21 @@ def train(
     return Run(out, network, data.labels, result)
 
 
+def warn_of_idle(steps: int, optim: Optim, method: MethodOptions, losses: Losses) -> None:
+    """Say what these few steps never reach."""
+    idle = {"optim.warm_up": optim.warm_up}
+    for name, is_on in (
+        ("pixel", method.pixel),
+        ("patch", method.patch),
+        ("masked", method.masked),
+    ):
+        if is_on:
+            idle[f"{name}.start"] = getattr(losses, name).start
+    for name, first in idle.items():
+        if first >= steps:
+            log.warning("--%s is %d, and the run has %d steps only", name, first, steps)
+
+
 def refuse_targetless(data: UDAData, method: MethodOptions, steps: int) -> None:
     """Check that a method that looks at a target has one, and the time to.
 
@@ -182,11 +201,15 @@ def refuse_targetless(data: UDAData, method: MethodOptions, steps: int) -> None:
         )
 
 
-def prepare_folder(out: Path, resume: bool) -> Path | None:
+def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     """Make the run's folder; the checkpoint to go on from, where one is asked for."""
     last = out / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise PipaError("no checkpoint to resume from", last, "Train without --resume first.")
+    if resume and (out / "results.json").is_file():
+        reached = read_checkpoint(last)["global_step"]
+        if reached >= steps:
+            raise PipaError(f"has {reached} steps already", out, "Give more: --trainer.max_steps.")
     if not resume and (out / "checkpoints").exists():
         raise PipaError(
             "holds a run already", out, "Give --resume to go on with it, or another --out."

@@ -107,6 +107,14 @@ def test_a_run_knows_how_to_go_on(pipa, worlds, tmp_path):
     more = pipa("train", "--resume", out, "--trainer.max_steps=4")
     assert more.code == 0, more.err
     assert len(losses(out, "loss/source")) == 4
+    for options, said in (
+        (("--trainer.max_steps=4",), "has 4 steps already"),
+        (("--optim.lr=1", "--trainer.max_steps=9"), "optim.lr: 0.003, now 1.0"),
+    ):
+        refused = pipa("train", "--resume", out, *options)
+        assert refused.code == 2
+        assert said in refused.err
+        assert "1.0" not in (out / "config.yaml").read_text().partition("lr:")[2][:6]
     refused = pipa("train", "--resume", tmp_path / "nothing")
     assert refused.code == 2
     assert "config.yaml" in refused.err

@@ -124,6 +124,13 @@ def test_the_same_run_twice_is_refused(tmp_path):
         find_rows([tmp_path / "one", tmp_path / "two"])
 
 
+def test_runs_that_were_scored_on_other_images_are_not_compared(tmp_path):
+    write_run(tmp_path / "one", 0, 30.0, data="{validation: here}")
+    write_run(tmp_path / "two", 0, 30.0, data="{validation: there}")
+    with pytest.raises(PipaError, match="was scored on there, others on here"):
+        find_rows([tmp_path / "one", tmp_path / "two"])
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(PipaError, match="no finished run"):
         find_rows([tmp_path])

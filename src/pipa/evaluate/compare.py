@@ -102,7 +102,10 @@ class Comparison:
     def table(self) -> Table:
         """For the terminal."""
         head, *body = self.lines()
-        title = "mIoU in percent, mean ± std over seeds; differences with their 95 % bootstrap"
+        title = (
+            "mIoU in percent, mean ± std over seeds; [95 % interval] of a bootstrap, too\n"
+            "narrow for few seeds: Student's is in table.md"
+        )
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place, title in enumerate(head):
             table.add_column(escape(title), justify="right" if place else "left")
@@ -122,7 +125,7 @@ class Comparison:
             [
                 "mIoU in percent, mean ± std over seeds; differences are paired by seed, with the\n"
                 "95 % interval of a bootstrap over seeds. Of few seeds that is too narrow: see\n"
-                "Student's below.",
+                "Student's below. Times are without the start of a process.",
                 grid(head, body),
                 "Differences:",
                 grid(["", "minus", "seeds", "mean", "bootstrap", "Student's t"], self._details()),
@@ -262,12 +265,12 @@ def change(difference: Difference) -> str:
 
 def signed(value: float) -> str:
     """One decimal and a sign, or a dash."""
-    return "-" if math.isnan(value) else f"{value:+.1f}"
+    return "-" if math.isnan(value) else f"{round(value, 1) or 0.0:+.1f}"
 
 
 def ends(interval: tuple[float, float] | None) -> str:
     """Of an interval, or a dash."""
-    return "-" if interval is None else f"[{interval[0]:+.1f}, {interval[1]:+.1f}]"
+    return "-" if interval is None else f"[{signed(interval[0])}, {signed(interval[1])}]"
 
 
 def figure(value: float | None) -> str:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
@@ -151,8 +152,14 @@ def strips(
                 axes.plot([centre] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2.5)
         grid[0].set_yticks(range(len(rows)), rows)
         grid[0].set_ylim(len(rows) - 0.5, -0.5)
+        dots = [dot for panel in changes.values() for row in panel.values() for dot in row]
+        reach = 1.1 * max([1.0, *map(abs, dots)])
         for axes in grid:
             axes.tick_params(axis="y", length=0)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        for axes in grid[1:]:
+            axes.set_xlim(-reach, reach)  # all differences on one scale, never less than a point
+        grid[0].set_xlabel("dot: a seed; bar: their mean")
         return _bytes(figure, form)
 
 

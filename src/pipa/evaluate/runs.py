@@ -40,7 +40,8 @@ class Row:
         """
         seed, result, seconds = read_run(run)
         if seed in self.results:
-            raise PipaError(f"is a second run of {self.name} with seed {seed}", run)
+            problem = f"is a second run of {self.name} with seed {seed}"
+            raise PipaError(problem, run, "Leave one of them out.")
         self.results[seed] = result
         if seconds is not None:
             self.seconds[seed] = seconds
@@ -70,11 +71,16 @@ def find_rows(folders: Sequence[Path]) -> list[Row]:
         folders: Runs, or folders of runs at any depth (an ablation's).
 
     Raises:
-        PipaError: A folder holds no finished run.
+        PipaError: A folder holds no finished run, or some were scored on other images.
     """
     rows: dict[str, Row] = {}
+    scored: dict[str, Path] = {}
     for run in (run for folder in folders for run in runs_below(folder)):
         options = options_of(run)
+        scored.setdefault(scored_on(options), run)
+        if len(scored) > 1:
+            (first, _), (other, place) = scored.items()
+            raise PipaError(f"was scored on {other}, others on {first}", place, "Leave it out.")
         if options not in rows:
             taken = {row.name for row in rows.values()}
             rows[options] = Row(row_name(run, taken))
@@ -101,6 +107,15 @@ def options_of(run: Path) -> str:
         return str(run)
     kept = {name: value for name, value in config.items() if name not in NOT_OF_A_ROW}
     return json.dumps(kept, sort_keys=True, default=str)
+
+
+def scored_on(options: str) -> str:
+    """The validation images of such options, as far as they are known."""
+    try:
+        data = json.loads(options)["data"]
+        return str(data["validation"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown images"
 
 
 def row_name(run: Path, taken: set[str]) -> str:
