@@ -26,7 +26,7 @@ from pipa.data.images import write_bytes
 from pipa.errors import PipaError
 from pipa.evaluate.plots import strips
 from pipa.evaluate.runs import Row
-from pipa.evaluate.scores import write_whole
+from pipa.evaluate.scores import figure, write_whole
 
 ENUMERABLE = 6
 """Up to so many seeds every resample is looked at; n to the n of them."""
@@ -271,11 +271,6 @@ def signed(value: float) -> str:
 def ends(interval: tuple[float, float] | None) -> str:
     """Of an interval, or a dash."""
     return "-" if interval is None else f"[{signed(interval[0])}, {signed(interval[1])}]"
-
-
-def figure(value: float | None) -> str:
-    """One decimal, or a dash."""
-    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from pipa.data.labels import LabelSpace
 from pipa.data.paint import colourise
 from pipa.evaluate.page import page
 from pipa.evaluate.plots import PALETTE, Series, Theme, class_bars, curves, picture
-from pipa.evaluate.scores import Result, best_of, gain, write_whole
+from pipa.evaluate.scores import Result, best_of, figure, gain, write_whole
 
 _LOSS = "loss/"
 _MIOU = "miou"
@@ -93,7 +93,7 @@ def _summary(title: str, runs: Sequence[RunRecord]) -> str:
         cards.append(
             f'<div class="card" style="--tone: var(--tone{place % len(PALETTE["light"])})">'
             f"<h3>{escape(run.label)}</h3>"
-            f'<div class="big">{_figure(run.result.miou)} <small>mIoU</small></div>'
+            f'<div class="big">{figure(run.result.miou)} <small>mIoU</small></div>'
             f"<div>{against if place else 'the baseline'}</div>"
             f'<div class="note">{share}</div></div>'
         )
@@ -104,7 +104,7 @@ def _lead(runs: Sequence[RunRecord]) -> str:
     if not runs:
         return ""
     last = runs[-1]
-    claim = f"{escape(last.label)} reaches {_figure(last.result.miou)} mIoU"
+    claim = f"{escape(last.label)} reaches {figure(last.result.miou)} mIoU"
     parts = []
     for other in runs[:-1]:
         change = last.result.miou - other.result.miou
@@ -167,7 +167,7 @@ def _classes(runs: Sequence[RunRecord], labels: LabelSpace) -> str:
 def _cells(values: Sequence[float | None]) -> str:
     best = best_of(values)
     cells = [
-        f'<td class="{"best" if best is not None and value == best else ""}">{_figure(value)}</td>'
+        f'<td class="{"best" if best is not None and value == best else ""}">{figure(value)}</td>'
         for value in values
     ]
     if len(values) > 1:
@@ -259,10 +259,6 @@ def _chip(colour: tuple[int, int, int] | None) -> str:
         return ""
     red, green, blue = colour
     return f'<i class="chip" style="background: rgb({red},{green},{blue})"></i>'
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def _signed(change: float | None) -> str:

@@ -175,14 +175,12 @@ def score_table(result: Result, title: str = "") -> Table:
     table.add_column("accuracy", justify="right")
     for name, value in result.iou.items():
         accuracy = result.class_accuracy.get(name)
-        table.add_row(name, _figure(value), Text(_bar(value), style="blue"), _figure(accuracy))
+        table.add_row(name, figure(value), Text(_bar(value), style="blue"), figure(accuracy))
     table.add_section()
-    table.add_row(
-        "mean", Text(_figure(result.miou), style="bold"), "", _figure(result.mean_accuracy)
-    )
-    table.add_row("all pixels", "", "", _figure(result.accuracy))
+    table.add_row("mean", Text(figure(result.miou), style="bold"), "", figure(result.mean_accuracy))
+    table.add_row("all pixels", "", "", figure(result.accuracy))
     for name, mean in synthia_means(result).items():
-        table.add_row(f"mean over SYNTHIA's {name[4:]}", _figure(mean), "", "")
+        table.add_row(f"mean over SYNTHIA's {name[4:]}", figure(mean), "", "")
     return table
 
 
@@ -229,7 +227,7 @@ def best_of(values: Sequence[float | None]) -> float | None:
 def _compared(values: Sequence[float | None]) -> list[Text]:
     best = best_of(values)
     cells = [
-        Text(_figure(value), style="bold" if value is not None and value == best else "")
+        Text(figure(value), style="bold" if value is not None and value == best else "")
         for value in values
     ]
     if len(values) < 2:
@@ -241,7 +239,8 @@ def _compared(values: Sequence[float | None]) -> list[Text]:
     return [*cells, Text(f"{change:+.1f}" if style else "0.0", style=style)]
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """One decimal, or a dash."""
     return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
 

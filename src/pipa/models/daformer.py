@@ -48,12 +48,17 @@ class DAFormerHead(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
         """Logits on the grid of the first map."""
-        size = features[0].shape[-2:]
-        embedded = [embed(map_) for embed, map_ in zip(self.embed, features, strict=True)]
-        stack = [embedded[0], *(F.interpolate(e, size, mode="bilinear") for e in embedded[1:])]
-        # The authors stack the levels in this order too.
-        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(stack, dim=1))))
+        stack = stacked(self.embed, features)
+        logits: Tensor = self.classify(self.dropout(self.fuse(stack)))
         return logits
+
+
+def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c h w"]:
+    """All levels, embedded and brought to the grid of the first; in the authors' order, too."""
+    size = features[0].shape[-2:]
+    embedded = [layer(map_) for layer, map_ in zip(embed, features, strict=True)]
+    finest, *coarser = embedded
+    return torch.cat([finest, *(F.interpolate(e, size, mode="bilinear") for e in coarser)], dim=1)
 
 
 class _ASPP(nn.Module):

@@ -5,12 +5,10 @@ Xie et al.: SegFormer (NeurIPS 2021), section 3.2.
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipa.models.daformer import unit
+from pipa.models.daformer import stacked, unit
 
 
 class SegFormerHead(nn.Module):
@@ -36,8 +34,6 @@ class SegFormerHead(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
         """Logits on the grid of the first map."""
-        size = features[0].shape[-2:]
-        embedded = [embed(map_) for embed, map_ in zip(self.embed, features, strict=True)]
-        stack = [embedded[0], *(F.interpolate(e, size, mode="bilinear") for e in embedded[1:])]
-        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(stack, dim=1))))
+        stack = stacked(self.embed, features)
+        logits: Tensor = self.classify(self.dropout(self.fuse(stack)))
         return logits
