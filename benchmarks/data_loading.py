@@ -27,15 +27,16 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from pipa.batch import Batch
+from pipa.classes import CITYSCAPES
 from pipa.data import crops
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Item, PairDraw, SourceDraw, TargetDraw, View
-from pipa.data.images import write_png
-from pipa.data.labels import CITYSCAPES, GTA5_IDS
+from pipa.data.labels import GTA5_IDS
 from pipa.data.loading import Batches, Numbers, as_batch, collate
 from pipa.data.module import UDAData
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.errors import PipaError
+from pipa.files.images import write_png
 
 SOURCE, TARGET = (1052, 1914), (1024, 2048)
 

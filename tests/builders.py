@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipa.data.images import write_png
-from pipa.data.labels import CITYSCAPES, CITYSCAPES_LABEL_IDS, GTA5_IDS, SYNTHIA_IDS, ClassTable
+from pipa.classes import CITYSCAPES
+from pipa.data.labels import CITYSCAPES_LABEL_IDS, GTA5_IDS, SYNTHIA_IDS, ClassTable
+from pipa.files.images import write_png
 
 CLASSES = """\
 0: {name: ground, color: [90, 60, 40]}

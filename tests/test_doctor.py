@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipa import doctor
-from pipa.data.threads import available_cores
 from pipa.doctor import diagnose, memory
+from pipa.files.threads import available_cores
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipa import losses as losses
-    from pipa.data.labels import CITYSCAPES as CITYSCAPES
-    from pipa.data.labels import LabelSpace as LabelSpace
+    from pipa.classes import CITYSCAPES as CITYSCAPES
+    from pipa.classes import LabelSpace as LabelSpace
     from pipa.data.module import UDAData as UDAData
     from pipa.errors import PipaError as PipaError
-    from pipa.models.hub import create_segmenter as create_segmenter
-    from pipa.models.hub import load_segmenter as load_segmenter
-    from pipa.models.hub import save_segmenter as save_segmenter
+    from pipa.models.build import create_segmenter as create_segmenter
+    from pipa.models.saved import load_segmenter as load_segmenter
+    from pipa.models.saved import save_segmenter as save_segmenter
     from pipa.models.segmenter import Segmenter as Segmenter
     from pipa.uda.alignment import Alignment as Alignment
     from pipa.uda.alignment_terms import EntropyTerm as EntropyTerm
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "create_segmenter": "pipa.models.hub",
-    "load_segmenter": "pipa.models.hub",
-    "save_segmenter": "pipa.models.hub",
+    "create_segmenter": "pipa.models.build",
+    "load_segmenter": "pipa.models.saved",
+    "save_segmenter": "pipa.models.saved",
     "Segmenter": "pipa.models.segmenter",
     "UDAData": "pipa.data.module",
-    "LabelSpace": "pipa.data.labels",
-    "CITYSCAPES": "pipa.data.labels",
+    "LabelSpace": "pipa.classes",
+    "CITYSCAPES": "pipa.classes",
     "SelfTraining": "pipa.uda.self_training",
     "Alignment": "pipa.uda.alignment",
     "SourceOnly": "pipa.uda.source_only",

@@ -87,8 +87,8 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
 
 def train_command(given: list[str]) -> int:
     """`pipa train [CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...`."""
-    from pipa.experiment import read_experiment
-    from pipa.train import train
+    from pipa.run.options import read_experiment
+    from pipa.run.train import train
 
     about = "Train or adapt a segmenter. Every option can stand in CONFIG, a YAML file."
     run = train(**read_experiment(new_parser("train", about), given))
@@ -100,8 +100,8 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary method.pixel,method.patch --seeds 0,1,2`."""
-    from pipa.ablate import ablate
-    from pipa.grid import read_grid
+    from pipa.run.ablate import ablate
+    from pipa.run.grid import read_grid
 
     about = (
         "Train every combination of some options with several seeds. Options as in `pipa train`."
@@ -128,7 +128,7 @@ def compare_command(given: list[str]) -> int:
 
     from pipa.evaluate.compare import compare
     from pipa.evaluate.runs import find_rows
-    from pipa.grid import comma_separated
+    from pipa.run.grid import comma_separated
 
     comparison = compare(find_rows(options.runs), comma_separated(options.against))
     show(comparison.table())
@@ -186,7 +186,7 @@ def load_model(options: Any) -> "Segmenter":
     """The network that the arguments name, on the device that they name."""
     import torch
 
-    from pipa.models.hub import load_segmenter
+    from pipa.models.saved import load_segmenter
 
     device = options.device
     if device == "auto":
@@ -240,7 +240,7 @@ def streets_command(given: list[str]) -> int:
     parser = new_parser("data streets", "Write the built-in benchmark as folders of images.")
     parser.add_argument("folder", type=Path, help="folder to make")
 
-    from pipa.data.streets import write_streets
+    from pipa.streets import write_streets
 
     parser.add_function_arguments(write_streets, skip={"folder", "progress"})
     options = parser.parse_args(given).as_dict()
@@ -257,7 +257,7 @@ def convert_command(given: list[str]) -> int:
     add_weights(parser)
     options = parser.parse_args(given)
 
-    from pipa.interop.mmseg import convert
+    from pipa.models.saved import convert
 
     print(convert(options.checkpoint, options.out, weights=options.weights))
     return 0
@@ -297,7 +297,7 @@ def demo_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
     options = parser.parse_args(given)
 
-    from pipa.demo import demo
+    from pipa.run.demo import demo
 
     print("Three trainings side by side; some five minutes on two cores.", flush=True)
     show(demo(options.out, seed=options.seed, steps=options.steps))

@@ -44,7 +44,7 @@ def _safely(probe: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 def _system() -> Iterator[Finding]:
     from pipa import __version__
-    from pipa.data.threads import available_cores
+    from pipa.files.threads import available_cores
 
     yield Finding("pipa", __version__)
     version = sys.version_info

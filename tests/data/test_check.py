@@ -5,8 +5,8 @@ import pytest
 from builders import cityscapes, folder, mosaic
 
 from pipa.data.check import check, stats
-from pipa.data.images import read_image, write_png
 from pipa.errors import PipaError
+from pipa.files.images import read_image, write_png
 
 
 def cells(table):

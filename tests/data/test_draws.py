@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
 from pipa.data.files import Files, Pair
-from pipa.data.images import write_png
 from pipa.data.labels import ids_table
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.data.tables import named
 from pipa.errors import PipaError
+from pipa.files.images import write_png
 
 HEIGHT, WIDTH = 90, 120
 

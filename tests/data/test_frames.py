@@ -13,9 +13,9 @@ from pipa.data.dataset import Segmentation
 from pipa.data.draws import Cutting, PairCutting, TargetCrops
 from pipa.data.files import Files, Pair
 from pipa.data.files import folder as find
-from pipa.data.images import write_png
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
+from pipa.files.images import write_png
 
 SIZE = 50, 70
 CROP = 24, 32

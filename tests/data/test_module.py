@@ -276,7 +276,7 @@ def test_wrong_options_fail_before_training(root, options, problem):
 def test_faulty_files_fail_before_training(root, tmp_path, name, content, problem):
     import numpy as np
 
-    from pipa.data.images import write_png
+    from pipa.files.images import write_png
 
     shutil.copytree(root / "source", tmp_path / "data")
     path = tmp_path / "data" / name

@@ -8,7 +8,6 @@ import pytest
 from builders import folder
 
 from data.golden import RECORD
-from pipa.data.images import read_label, write_png
 from pipa.data.labels import count_pixels
 from pipa.data.opening import open_labelled
 from pipa.data.rare_classes import (
@@ -18,6 +17,7 @@ from pipa.data.rare_classes import (
     class_probabilities,
 )
 from pipa.errors import PipaError
+from pipa.files.images import read_label, write_png
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny import COLOURS, Strongest
 
-from pipa.data.images import read_image, read_label
 from pipa.deploy.predict import plan, predict
 from pipa.errors import PipaError
+from pipa.files.images import read_image, read_label
 
 
 def picture(seed=0, shape=(20, 30)):

@@ -8,7 +8,7 @@ import yaml
 from builders import folder
 from jsonargparse import ArgumentParser
 
-from pipa.grid import read_grid
+from pipa.run.grid import read_grid
 
 from .conftest import TINY
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import folder
 
-from pipa.data.images import write_png
+from pipa.files.images import write_png
 
 from .conftest import TINY
 

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from pipa import load_segmenter
-from pipa.data.images import read_image, read_label
-from pipa.experiment import read_experiment
-from pipa.train import train
+from pipa.files.images import read_image, read_label
+from pipa.run.options import read_experiment
+from pipa.run.train import train
 
 from .conftest import TINY
 

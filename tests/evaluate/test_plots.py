@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipa.data.paint import colourise, distinct_colours, overlay
 from pipa.evaluate.plots import (
     PALETTE,
     class_bars,
@@ -19,6 +18,7 @@ from pipa.evaluate.plots import (
     picture,
     running_mean,
 )
+from pipa.files.paint import colourise, distinct_colours, overlay
 
 LOSSES = {
     "source": {"source-only": [(0, 2.0), (50, 1.0)], "PiPa": [(0, 2.1), (50, 0.9)]},

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.errors import PipaError
 from pipa.evaluate.report import GalleryRow, RunRecord, write_report
 from pipa.evaluate.scores import Result

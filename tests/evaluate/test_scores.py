@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 from rich.console import Console
 from torch.testing import assert_close
 
-from pipa.data.labels import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
+from pipa.classes import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result, Scores, best_of, comparison_table, gain, score_table
 

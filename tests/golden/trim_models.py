@@ -1,4 +1,4 @@
-"""How what the tests of models and interop read was cut from the full reference numbers.
+"""How what the tests of models read was cut from the full reference numbers.
 
 python tests/golden/trim_models.py PATH/TO/golden/open
 

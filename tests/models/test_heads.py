@@ -9,8 +9,8 @@ from transformers import ConvNextV2Config, Dinov2Config, ResNetConfig, Segformer
 import pipa
 from pipa.errors import PipaError
 from pipa.models.backbones import settings_of
+from pipa.models.build import HEADS
 from pipa.models.deeplab import DeepLabV2Head
-from pipa.models.hub import HEADS
 from pipa.models.segformer import SegFormerHead
 
 CLASSES = 5

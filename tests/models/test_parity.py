@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipa.batch import Box
-from pipa.interop.mmseg import ENCODER, SEGMENTER, load, rename
 from pipa.models.backbones import mit
 from pipa.models.hrda import HRDA
+from pipa.models.mmseg import load, rename
+from pipa.models.mmseg_names import ENCODER, SEGMENTER
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.models.windows import slide
 
@@ -34,7 +35,7 @@ def keys(name: str) -> dict[str, tuple[int, ...]]:
 
 def network(name: str) -> Segmenter:
     """A network with the recipe's weights, to evaluate; inputs are normalised already."""
-    model = load({"state_dict": state(keys(f"{name}_segmentor"))}, Path(name)).eval()
+    model = load({"state_dict": state(keys(f"{name}_segmentor"))}, Path(name))[0].eval()
     model.mean.zero_()
     model.std.fill_(1)
     return model

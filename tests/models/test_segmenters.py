@@ -11,8 +11,9 @@ from torch import nn
 
 import pipa
 from pipa.batch import Box
+from pipa.classes import LabelSpace
 from pipa.errors import PipaError
-from pipa.models.segmenter import Legend, Segmenter
+from pipa.models.segmenter import Segmenter
 
 NAMES = {
     "small": {},
@@ -132,7 +133,7 @@ def test_same_seed_same_weights_and_same_crops(model):
 
 
 def test_a_saved_network_comes_back_whole(model, tmp_path):
-    labels = Legend(tuple("abcde"), tuple((i, i, i) for i in range(CLASSES)))
+    labels = LabelSpace(tuple("abcde"), tuple((i, i, i) for i in range(CLASSES)))
     pipa.save_segmenter(model, tmp_path / "model", labels, metadata={"steps": 3})
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert config["metadata"] == {"steps": 3}

@@ -10,9 +10,9 @@ import torch
 
 import pipa
 from pipa.batch import Batch, CropPair, Labelled, Unlabelled
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
-from pipa.train import hush_lightning
+from pipa.run.train import hush_lightning
 from pipa.uda.method import Method
 
 CLASSES = 3

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipa.batch import Labelled
 from pipa.losses.pixel_contrast import contrast_anchors
-from pipa.train import hush_lightning
+from pipa.run.train import hush_lightning
 from pipa.uda import pipa_terms
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm, pick_evenly

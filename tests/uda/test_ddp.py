@@ -19,7 +19,7 @@ from torch import nn
 
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.module import UDAData
-from pipa.train import build_trainer
+from pipa.run.train import build_trainer
 from pipa.uda.classmix import Mixed
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm

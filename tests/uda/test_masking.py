@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipa.uda.masking import block_mask
+from pipa.uda.augment import block_mask
 
 
 @settings(max_examples=30, deadline=None)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import Batch, Box, Labelled, Unlabelled
-from pipa.data.labels import CITYSCAPES
-from pipa.interop.mmseg import SEGMENTER, load, rename
+from pipa.classes import CITYSCAPES
 from pipa.losses.pixel_contrast import contrast_anchors, first_anchors
 from pipa.models.hrda import HRDA
+from pipa.models.mmseg import SEGMENTER, load, rename
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.classmix import Mixed, paste_mask
 from pipa.uda.optim import Optim

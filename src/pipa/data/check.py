@@ -9,16 +9,17 @@ from jaxtyping import Int, UInt8
 from rich.table import Table
 from rich.text import Text
 
+from pipa.classes import LabelSpace
 from pipa.data.dataset import Sample, Segmentation
 from pipa.data.files import Files
-from pipa.data.images import write_png
-from pipa.data.labels import LabelSpace, count_pixels
+from pipa.data.labels import count_pixels
 from pipa.data.opening import in_classes, open_labelled, run_table
-from pipa.data.paint import colourise
 from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
 from pipa.data.specs import find_all
-from pipa.data.threads import in_threads
 from pipa.errors import PipaError
+from pipa.files.images import write_png
+from pipa.files.paint import colourise
+from pipa.files.threads import in_threads
 
 CELL = 160
 """Height of a picture on the sheet, in pixels."""

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipa.data.files import Files, Pair
-from pipa.data.images import read_image, read_label
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
+from pipa.files.images import read_image, read_label
 
 
 class Sample(NamedTuple):

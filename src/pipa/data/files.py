@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipa.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pipa.data.labels import (
     CITYSCAPES_LABEL_IDS,
     GTA5_IDS,
@@ -18,6 +17,7 @@ from pipa.data.labels import (
 )
 from pipa.data.tables import find_table
 from pipa.errors import PipaError
+from pipa.files.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
 
 
 @dataclass(frozen=True)

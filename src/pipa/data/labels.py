@@ -1,8 +1,6 @@
-"""Label spaces: which classes there are, and what the numbers in label files mean.
+"""What the numbers in label files mean: raw ids or colours, and the class of each.
 
-A `LabelSpace` is what a network predicts: names and colours of the classes 0..k-1. A `ClassTable`
-is what a data set's label files hold: raw ids or colours, and the class of each. Reading a
-`classes.yaml` is in `tables`.
+Reading a `classes.yaml` is in `tables`.
 """
 
 from collections.abc import Mapping
@@ -15,38 +13,10 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from pipa.batch import IGNORE_INDEX
+from pipa.classes import CITYSCAPES, Colour, LabelSpace
 from pipa.errors import PipaError
 
-Colour = tuple[int, int, int]
-"""Red, green, blue, each 0..255."""
-
 _UNKNOWN = 254  # what an id outside the table becomes, for a moment
-
-
-@dataclass(frozen=True)
-class LabelSpace:
-    """The classes of a run.
-
-    Args:
-        names: Name of each class.
-        colours: Colour of each class.
-        cityscapes: Cityscapes train ids that each class groups; empty where that is not known.
-    """
-
-    names: tuple[str, ...]
-    colours: tuple[Colour, ...]
-    cityscapes: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are, k."""
-        return len(self.names)
-
-    @property
-    def things(self) -> tuple[int, ...]:
-        """Classes of countable objects, by the Cityscapes classes they group (DAFormer's L_FD)."""
-        groups = enumerate(self.cityscapes)
-        return tuple(i for i, group in groups if group and set(group) <= _THINGS)
 
 
 @dataclass(frozen=True)
@@ -190,35 +160,13 @@ def _ranges(ids: Mapping[int, int]) -> str:
     return ", ".join(map(str, known))
 
 
-_NAMES = (
-    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
-    "person rider car truck bus train motorcycle bicycle"
-)
 # fmt: off
-_COLOURS: tuple[Colour, ...] = (
-    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
-    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
-    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
-    (0, 80, 100), (0, 0, 230), (119, 11, 32),
-)
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _SYNTHIA_IDS = {
     1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9,
     17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
 }
 # fmt: on
-
-CITYSCAPES = LabelSpace(
-    names=tuple(name.replace("_", " ") for name in _NAMES.split()),
-    colours=_COLOURS,
-    cityscapes=tuple((i,) for i in range(19)),
-)
-"""The 19 classes that Cityscapes scores, in the order of its train ids."""
-_THINGS = {6, 7, 11, 12, 13, 14, 15, 16, 17, 18}
-SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
-"""Train ids that SYNTHIA -> Cityscapes is scored on: without terrain, truck, train."""
-SYNTHIA13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
-"""The 13 of the older papers: without wall, fence, pole as well."""
 
 
 def _with_void(ids: Mapping[int, int], last: int) -> dict[int, int]:

@@ -11,10 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipa.batch import Batch, Labelled
+from pipa.classes import LabelSpace
 from pipa.data.crops import Size
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Cutting, Draws, Margins, PairCutting, SourceCrops, TargetCrops
-from pipa.data.labels import ClassTable, LabelSpace
+from pipa.data.labels import ClassTable
 from pipa.data.loading import (
     Batches,
     Numbers,

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from pipa.classes import LabelSpace
 from pipa.data.dataset import Segmentation
 from pipa.data.files import Files
-from pipa.data.images import image_size, read_label
-from pipa.data.labels import ClassTable, LabelSpace
+from pipa.data.labels import ClassTable
 from pipa.data.specs import Role, find
 from pipa.data.tables import class_table, no_table
 from pipa.errors import PipaError
+from pipa.files.images import image_size, read_label
 
 SMALL = 2**30
 """Bytes up to which `cache: auto` keeps the decoded images of all data sets together."""

@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipa.data.dataset import Segmentation
-from pipa.data.images import write_bytes
 from pipa.data.labels import count_pixels
 from pipa.data.specs import cache_folder
-from pipa.data.threads import in_threads
 from pipa.errors import PipaError
+from pipa.files.threads import in_threads
+from pipa.files.writing import write_bytes
 
 MIN_PIXELS, MIN_PIXELS_OF = 3000, 1914 * 1052
 """DAFormer's `min_pixels`, and the area of the images (GTA5) that it was chosen for."""

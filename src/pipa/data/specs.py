@@ -107,7 +107,7 @@ def streets_folder(settings: str = "") -> Path:
     Raises:
         PipaError: A setting is not known, or the cache cannot be written.
     """
-    from pipa.data import streets
+    from pipa import streets
 
     known = inspect.signature(streets.write_streets).parameters.values()
     options = {p.name: p.default for p in known if isinstance(p.default, int | float)}
@@ -129,7 +129,7 @@ def streets_folder(settings: str = "") -> Path:
 
 
 def _write_streets(path: Path, options: dict[str, Any]) -> None:
-    from pipa.data.streets import write_streets
+    from pipa.streets import write_streets
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

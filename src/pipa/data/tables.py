@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 
 from pipa.batch import IGNORE_INDEX
-from pipa.data.labels import CITYSCAPES, TRAIN_IDS, ClassTable, Colour, LabelSpace, ids_table
-from pipa.data.paint import distinct_colours
+from pipa.classes import CITYSCAPES, Colour, LabelSpace
+from pipa.data.labels import TRAIN_IDS, ClassTable, ids_table
 from pipa.errors import PipaError
+from pipa.files.paint import distinct_colours
 
 FILE = "classes.yaml"
 _EXAMPLE = (

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from pipa.data.images import IMAGE_SUFFIXES, read_image, write_png
-from pipa.data.paint import Colour, colourise, distinct_colours, overlay
+from pipa.classes import Colour
 from pipa.errors import PipaError
+from pipa.files.images import IMAGE_SUFFIXES, read_image, write_png
+from pipa.files.paint import colourise, distinct_colours, overlay
 from pipa.models.segmenter import Segmenter
 
 KINDS = ("ids", "colour", "overlay")

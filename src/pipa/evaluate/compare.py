@@ -22,11 +22,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pipa.data.images import write_bytes
 from pipa.errors import PipaError
 from pipa.evaluate.plots import strips
 from pipa.evaluate.runs import Row
-from pipa.evaluate.scores import figure, write_whole
+from pipa.evaluate.scores import figure
+from pipa.files.writing import write_bytes, write_text
 
 ENUMERABLE = 6
 """Up to so many seeds every resample is looked at; n to the n of them."""
@@ -176,8 +176,8 @@ class Comparison:
             PipaError: A file cannot be written.
         """
         files = [folder / f"table.{form}" for form in ("md", "json", "svg")]
-        write_whole(files[0], self.markdown() + "\n")
-        write_whole(files[1], json.dumps(self.as_dict(), indent=1) + "\n")
+        write_text(files[0], self.markdown() + "\n")
+        write_text(files[1], json.dumps(self.as_dict(), indent=1) + "\n")
         changes = {
             name: {
                 row.name: list(self.difference(row, name).by_seed.values())

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from pipa.batch import IGNORE_INDEX
-from pipa.data.labels import LabelSpace
-from pipa.data.paint import colourise
+from pipa.classes import LabelSpace
 from pipa.evaluate.page import page
 from pipa.evaluate.plots import PALETTE, Series, Theme, class_bars, curves, picture
-from pipa.evaluate.scores import Result, best_of, figure, gain, write_whole
+from pipa.evaluate.scores import Result, best_of, figure, gain
+from pipa.files.paint import colourise
+from pipa.files.writing import write_text
 
 _LOSS = "loss/"
 _MIOU = "miou"
@@ -80,7 +81,7 @@ def write_report(
     columns = max([1, *(1 + (row.truth is not None) + len(row.predictions) for row in gallery)])
     body = "\n".join(section for section in sections if section)
     text = page(title, body, columns=min(columns, 5), light=PALETTE["light"], dark=PALETTE["dark"])
-    write_whole(path, text)
+    write_text(path, text)
 
 
 def _summary(title: str, runs: Sequence[RunRecord]) -> str:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pipa.batch import IGNORE_INDEX
-from pipa.data.images import write_bytes
-from pipa.data.labels import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
-from pipa.errors import PipaError
+from pipa.classes import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
+from pipa.files.writing import write_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Result:
         Raises:
             PipaError: The file cannot be written.
         """
-        write_whole(path, json.dumps(self.as_dict(), indent=2) + "\n")
+        write_text(path, json.dumps(self.as_dict(), indent=2) + "\n")
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Result":
@@ -134,20 +133,6 @@ class Scores(nn.Module):
             mean_accuracy=_percent_mean(found),
             class_accuracy=_by_name(names, found),
         )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file through a temporary name beside it; make its folder.
-
-    Raises:
-        PipaError: The file cannot be written; nothing is left behind.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise PipaError(problem, path, "Choose another place.") from error
-    write_bytes(path, text.encode())
 
 
 def synthia_means(result: Result) -> dict[str, float]:

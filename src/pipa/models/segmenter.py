@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipa.batch import Box
+from pipa.classes import LabelSpace
 from pipa.models.windows import evaluating, slide
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -51,19 +52,6 @@ class Prediction:
     """The sharpest view: pixel contrast. Without HRDA, the same object as `context`."""
 
 
-@dataclass(frozen=True)
-class Legend:
-    """What the classes of a network are called and how they are painted, by class id."""
-
-    names: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, k."""
-        return len(self.names)
-
-
 class Segmenter(nn.Module, ABC):
     """A segmentation network with `num_classes` outputs.
 
@@ -82,7 +70,7 @@ class Segmenter(nn.Module, ABC):
     """A module with `channels: list[int]`; answers with four maps at strides 4, 8, 16, 32."""
     config: dict[str, Any]
     """What `create_segmenter` was told: `create_segmenter(**config)` builds the same network."""
-    labels: Legend | None
+    labels: LabelSpace | None
     """Names and colours of the classes, where they are known."""
 
     def __init__(

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 
 from pipa.batch import Batch, Labelled
-from pipa.data.colour import strong
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.errors import PipaError
 from pipa.models.segmenter import Segmenter
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import Method, Moment
 from pipa.uda.optim import Optim
 from pipa.uda.terms import SourceTerm, TargetTerm, prepared, source_losses, weighted
@@ -70,7 +70,7 @@ class Alignment(Method):
         step, generator = self.global_step, self.chance()
         source = batch.source
         if self.jitter_source:
-            source = Labelled(strong(source.image, generator), source.label)
+            source = Labelled(jitter_and_blur(source.image, generator), source.label)
         self.moment = Moment(source)
         # L_ce^S, yours
         losses = source_losses(self.student, source, self.source_terms, step, generator)

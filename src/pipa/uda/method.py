@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from pipa.batch import Batch, Labelled
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide

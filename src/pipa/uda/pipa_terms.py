@@ -13,10 +13,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import IGNORE_INDEX, Batch, Labelled
-from pipa.data.colour import strong
 from pipa.losses.patch_contrast import align, patch_contrast
 from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
 from pipa.models.segmenter import Prediction, Segmenter
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.teacher import Pseudo
 from pipa.uda.terms import SourceTerm, TargetTerm
 
@@ -206,7 +206,7 @@ class PatchTerm(TargetTerm):
         assert pair is not None, "the data module makes pairs when `pair_crop` is set"
         image = torch.cat([pair.first.image, pair.second.image])
         if self.jitter:
-            image = strong(image, generator)
+            image = jitter_and_blur(image, generator)
         features, label, confidence = look_at_views(student, image, pseudo)
         head = self.head = self.head or projection_for(features, self.width, self.dim)
         embedding = head(features)

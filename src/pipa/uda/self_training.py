@@ -10,9 +10,9 @@ import torch
 from torch import Generator
 
 from pipa.batch import Batch, Labelled, Unlabelled
-from pipa.data.colour import strong
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.classmix import Mixed, classmix
 from pipa.uda.method import Method, Moment
 from pipa.uda.optim import Optim
@@ -77,7 +77,7 @@ class SelfTraining(Method):
 
         source = batch.source
         if self.jitter_source:
-            source = Labelled(strong(source.image, generator), source.label)
+            source = Labelled(jitter_and_blur(source.image, generator), source.label)
         self.moment = Moment(source)
         # L_ce^S, alpha L_Pixel, yours
         losses = source_losses(self.student, source, self.source_terms, step, generator)
@@ -103,5 +103,5 @@ class SelfTraining(Method):
     ) -> Mixed:
         """x^Mix: ClassMix, then colour jitter and blur."""
         mixed = classmix(source, target, pseudo, generator)
-        mixed.image = strong(mixed.image, generator)
+        mixed.image = jitter_and_blur(mixed.image, generator)
         return mixed

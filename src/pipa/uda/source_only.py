@@ -3,9 +3,9 @@
 import torch
 
 from pipa.batch import Batch, Labelled
-from pipa.data.colour import strong
-from pipa.data.labels import LabelSpace
+from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import Method, Moment
 from pipa.uda.optim import Optim
 from pipa.uda.terms import supervised
@@ -44,7 +44,11 @@ class SourceOnly(Method):
         label = batch.source.label
         losses = []
         for _ in range(self.passes):
-            image = strong(batch.source.image, generator) if self.jitter else batch.source.image
+            image = (
+                jitter_and_blur(batch.source.image, generator)
+                if self.jitter
+                else batch.source.image
+            )
             loss = supervised(self.student.analyse(image), label) / self.passes
             self.manual_backward(loss)
             losses.append(loss.detach())

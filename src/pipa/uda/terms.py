@@ -18,12 +18,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import Batch, Labelled, Unlabelled
-from pipa.data.colour import strong
 from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.feature_distance import downscale_label, feature_distance
 from pipa.losses.info_nce import at_least_float32
 from pipa.models.segmenter import Prediction, Segmenter
-from pipa.uda.masking import block_mask
+from pipa.uda.augment import block_mask, jitter_and_blur
 from pipa.uda.teacher import Pseudo, Teacher
 
 
@@ -165,7 +164,9 @@ class ViewsTerm(TargetTerm):
         assert pseudo is not None
         assert pseudo.pair is not None
         first, second = pseudo.pair
-        image = strong(torch.cat([batch.pair.first.image, batch.pair.second.image]), generator)
+        image = jitter_and_blur(
+            torch.cat([batch.pair.first.image, batch.pair.second.image]), generator
+        )
         label = torch.cat([first.label, second.label])
         weight = torch.cat([first.weight, second.weight])
         return supervised(student.analyse(image), label, weight)
@@ -282,7 +283,7 @@ class MaskedConsistency(TargetTerm):
         if self.own is not None:
             pseudo = self.own.label(student, batch.target)
         assert pseudo is not None, "a method without a teacher takes terms with their own"
-        image = strong(batch.target.image, generator)
+        image = jitter_and_blur(batch.target.image, generator)
         b, _, h, w = image.shape
         seen = block_mask(
             b, h, w, block=self.block, ratio=self.ratio, generator=generator, device=image.device

@@ -1,0 +1,58 @@
+"""The classes of a run: what a network predicts, a table scores, and a picture paints."""
+
+from dataclasses import dataclass
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, each 0..255."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a run.
+
+    Args:
+        names: Name of each class.
+        colours: Colour of each class.
+        cityscapes: Cityscapes train ids that each class groups; empty where that is not known.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    cityscapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, k."""
+        return len(self.names)
+
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Classes of countable objects, by the Cityscapes classes they group (DAFormer's L_FD)."""
+        groups = enumerate(self.cityscapes)
+        return tuple(i for i, group in groups if group and set(group) <= _THINGS)
+
+
+_NAMES = (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
+    "person rider car truck bus train motorcycle bicycle"
+)
+# fmt: off
+_COLOURS: tuple[Colour, ...] = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+    (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)
+# fmt: on
+
+CITYSCAPES = LabelSpace(
+    names=tuple(name.replace("_", " ") for name in _NAMES.split()),
+    colours=_COLOURS,
+    cityscapes=tuple((i,) for i in range(19)),
+)
+"""The 19 classes that Cityscapes scores, in the order of its train ids."""
+_THINGS = {6, 7, 11, 12, 13, 14, 15, 16, 17, 18}
+SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+"""Train ids that SYNTHIA -> Cityscapes is scored on: without terrain, truck, train."""
+SYNTHIA13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
+"""The 13 of the older papers: without wall, fence, pole as well."""

@@ -1,0 +1,185 @@
+"""Image files: the only place that reads or writes them, through OpenCV.
+
+Every function names the file in its error. Colours are RGB, in memory as in the errors; OpenCV's
+own order (BGR) never leaves this file.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from pipa.errors import PipaError
+from pipa.files.writing import write_bytes
+
+IMAGE_SUFFIXES = frozenset(
+    [".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
+"""What counts as an image in a folder (lower case)."""
+LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff"])
+"""Formats that keep a label's numbers as they are."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GREY, _PALETTE = 0, 3  # colour types of PNG
+
+# A loader's process is a fork, and would wait for ever for the threads that OpenCV had before it.
+cv2.setNumThreads(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say it, once
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read any image that OpenCV reads as RGB in [0, 255]; alpha is dropped, grey is repeated.
+
+    Raises:
+        PipaError: The file is missing, empty, truncated or no image.
+    """
+    data = _bytes(path)
+    return _decode(path, data, cv2.IMREAD_COLOR_RGB)
+
+
+def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]:
+    """Read a label file as it is: palette indices, grey values, or channels, 8 or 16 bits.
+
+    Returns:
+        (h, w) for palette and grey files; (h, w, 3) or (h, w, 4) in the order R G B A else.
+
+    Raises:
+        PipaError: The file is missing, empty, truncated or no image.
+    """
+    data = _bytes(path)
+    depth, kind = _png_depth_and_kind(data)
+    if kind == _PALETTE:
+        data = _as_grey(data)
+    raw = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    if kind in (_GREY, _PALETTE) and depth < 8:
+        raw //= 255 // (2**depth - 1)  # OpenCV stretches 1, 2 and 4 bits to the full range
+    if raw.ndim == 3 and raw.shape[2] >= 3:
+        raw = raw[..., [2, 1, 0, 3][: raw.shape[2]]]
+    if raw.dtype.kind not in "iu":
+        raise PipaError("the label holds fractions; expected whole numbers", path)
+    return raw
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width; of PNG from the first bytes only.
+
+    Raises:
+        PipaError: The file is missing, empty or no image.
+    """
+    head = _bytes(path, count=26)
+    if head[:8].tobytes() == _PNG and len(head) == 26:
+        width, height = struct.unpack(">II", head[16:24].tobytes())
+        return height, width
+    return read_image(path).shape[:2]
+
+
+def write_png(
+    path: Path,
+    array: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"],
+    palette: UInt8[np.ndarray, "k 3"] | None = None,
+) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        path: Where; an existing file is replaced.
+        array: RGB, grey values, or ids.
+        palette: Colours of the ids 0..k-1, k <= 256; the file then holds ids (h, w) that any viewer
+            shows in colour.
+
+    Raises:
+        PipaError: The file cannot be written.
+    """
+    if palette is not None:
+        data = _palette_png(array, palette)
+    else:
+        bgr = array if array.ndim == 2 else array[..., ::-1]
+        data = cv2.imencode(".png", bgr)[1].tobytes()
+    write_bytes(path, data)
+
+
+def _bytes(path: Path, count: int = -1) -> UInt8[np.ndarray, " n"]:
+    try:
+        data = np.fromfile(path, np.uint8, count)
+    except OSError as error:
+        raise PipaError(f"cannot be read ({error.strerror})", path) from error
+    if not len(data):
+        raise PipaError("the file is empty", path)
+    return data
+
+
+def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray:
+    broken = PipaError(
+        "the file is truncated or no image",
+        path,
+        "Copy it again from its origin, or remove it together with its label.",
+    )
+    if not _is_complete(data):
+        raise broken
+    try:
+        array = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        raise broken from error
+    if array is None:
+        raise broken
+    return np.asarray(array)
+
+
+def _is_complete(data: UInt8[np.ndarray, " n"]) -> bool:
+    """Whether PNG and JPEG have their end; OpenCV fills up what is missing without a word."""
+    if data[:8].tobytes() == _PNG:
+        return b"IEND" in data[-4096:].tobytes()
+    if data[:3].tobytes() == b"\xff\xd8\xff":
+        whole = data.tobytes()
+        return whole.rfind(b"\xff\xd9") > whole.rfind(b"\xff\xda")
+    return True
+
+
+def _png_depth_and_kind(data: UInt8[np.ndarray, " n"]) -> tuple[int, int]:
+    """Bit depth and colour type of a PNG; (8, -1) of any other file."""
+    if data[:8].tobytes() != _PNG or len(data) < 26:
+        return 8, -1
+    return int(data[24]), int(data[25])
+
+
+def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " m"]:
+    """The same PNG, but its palette indices are grey values: OpenCV would give the colours."""
+    kept = [np.frombuffer(_PNG, np.uint8)]
+    for name, start, end in _chunks(data):
+        if name == b"IHDR":
+            body = b"IHDR" + data[start + 8 : start + 17].tobytes() + bytes([_GREY])
+            body += data[start + 18 : end - 4].tobytes()
+            kept.append(_chunk(body))
+        elif name[:1].isupper() and name != b"PLTE":  # what is not optional
+            kept.append(data[start:end])
+    return np.concatenate(kept)
+
+
+def _chunks(data: UInt8[np.ndarray, " n"]) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first and last byte of each chunk."""
+    start = len(_PNG)
+    while start + 12 <= len(data):
+        length = int.from_bytes(data[start : start + 4].tobytes(), "big")
+        yield data[start + 4 : start + 8].tobytes(), start, start + length + 12
+        start += length + 12
+
+
+def _chunk(body: bytes) -> UInt8[np.ndarray, " n"]:
+    packed = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return np.frombuffer(packed, np.uint8)
+
+
+def _palette_png(ids: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]) -> bytes:
+    height, width = ids.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, _PALETTE, 0, 0, 0)
+    rows = np.pad(ids, ((0, 0), (1, 0)))  # each row begins with the number of its filter, 0
+    bodies = (
+        b"IHDR" + header,
+        b"PLTE" + np.asarray(palette, np.uint8).tobytes(),
+        b"IDAT" + zlib.compress(rows.tobytes(), 6),
+        b"IEND",
+    )
+    return _PNG + b"".join(_chunk(body).tobytes() for body in bodies)

@@ -1,0 +1,127 @@
+"""Networks by name: HEAD_BACKBONE."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from pipa.errors import PipaError
+from pipa.models.auto import auto
+from pipa.models.backbones import MIT, Backbone, mit, mobilenet_v2
+from pipa.models.daformer import DAFormerHead
+from pipa.models.deeplab import DeepLabV2Head
+from pipa.models.encoder_decoder import EncoderDecoder
+from pipa.models.fpn import FPNHead
+from pipa.models.hrda import HRDA
+from pipa.models.resnet import RESNET, resnet
+from pipa.models.segformer import SegFormerHead
+from pipa.models.segmenter import Segmenter
+from pipa.models.small import small
+
+T = TypeVar("T")
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    **{f"mit_{size}": partial(mit, size) for size in MIT},
+    **{f"resnet_{size}": partial(resnet, size) for size in RESNET},
+    "mobilenet_v2": mobilenet_v2,
+    "small": small,
+    "auto": auto,
+}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "daformer": DAFormerHead,
+    "segformer": SegFormerHead,
+    "deeplabv2": DeepLabV2Head,
+    "fpn": FPNHead,
+}
+ATTENTION: dict[str, dict[str, Any]] = {"daformer": {"dilations": None}}
+"""What HRDA's attention head has other than the head itself (HRDA@hrda_head.py)."""
+HRDA_HEAD = {"small": "fpn"}
+"""Heads in HRDA where the name tells none; DAFormer's for all other backbones."""
+SHORT = {"small": "fpn_small"}
+
+
+def create_segmenter(
+    name: str,
+    num_classes: int,
+    *,
+    pretrained: str | Path | None = None,
+    backbone: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Segmenter:
+    """Build a network by its name, HEAD_BACKBONE.
+
+    Args:
+        name: daformer, segformer, deeplabv2, fpn or hrda; then mit_b0 ... mit_b5, resnet_50,
+            resnet_101, mobilenet_v2, small, or auto for any backbone of transformers that
+            `pretrained` names. "small" is short for "fpn_small". HRDA has DAFormer's head, with
+            "small" fpn, or the one between: "hrda_deeplabv2_resnet_101".
+        num_classes: Number of classes, k.
+        pretrained: Weights of the backbone: a name on the Hub ("nvidia/mit-b5") or a local folder;
+            None: random.
+        backbone: Arguments of the backbone: `frozen` (not of "small"), `drop_path` of MiT,
+            `freeze_norms` of ResNet and MobileNetV2, `dilated` of ResNet, or `settings` of an
+            earlier one.
+        head: Arguments of the head: `width`, `dropout`; of deeplabv2 `dilations` alone.
+        **options: Arguments of the segmenter: `window`, `stride`, `chunk`; of HRDA also `detail`,
+            `detail_weight`, `detail_chunk`.
+
+    Raises:
+        PipaError: The name or an option is not known, or the weights cannot be had.
+    """
+    kind, decoder, encoder = _parts(name)
+    given = dict(backbone or {})
+    if pretrained is not None:
+        given["pretrained"] = pretrained
+    body = _call(BACKBONES[encoder], given, f"the backbone of {name}")
+
+    def build_head(**fixed: Any) -> nn.Module:
+        make = partial(HEADS[decoder], body.channels, num_classes)
+        return _call(make, {**(head or {}), **fixed}, f"the head of {name}")
+
+    parts: list[nn.Module] = [build_head()]
+    if kind == "hrda":
+        parts.append(build_head(**ATTENTION.get(decoder, {})))
+    make = HRDA if kind == "hrda" else EncoderDecoder
+    model: Segmenter = _call(partial(make, body, *parts), options, name)
+    model.config = {
+        "name": name,
+        "num_classes": num_classes,
+        "backbone": {"settings": body.settings},
+        "head": dict(head or {}),
+        **options,
+    }
+    return model.train()  # transformers hands pretrained encoders over in evaluation mode
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Kind of segmenter, head and backbone."""
+    kind, _, encoder = SHORT.get(name, name).partition("_")
+    decoder = kind
+    if kind == "hrda":
+        first, _, rest = encoder.partition("_")
+        told = (first, rest) if first in HEADS else (HRDA_HEAD.get(encoder, "daformer"), encoder)
+        decoder, encoder = told
+    if decoder not in HEADS or encoder not in BACKBONES:
+        raise PipaError(
+            f"no network is called {name!r}",
+            remedy=f"A name is one of {', '.join(HEADS)}, hrda, then _, then one of "
+            f"{', '.join(BACKBONES)}.",
+        )
+    return kind, decoder, encoder
+
+
+def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> T:
+    """Call with keywords that came from a file; an unknown one is the user's to mend."""
+    known = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise PipaError(
+            f"{where} has no option {', '.join(unknown)}", remedy=f"It has {', '.join(known)}."
+        )
+    return function(**options)

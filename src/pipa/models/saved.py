@@ -1,0 +1,184 @@
+"""Networks on disk: `model.safetensors` and a `config.json` that rebuilds the network.
+
+`load_segmenter` also takes a run's checkpoint and the checkpoints that `mmseg` converts.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipa.classes import LabelSpace
+from pipa.errors import PipaError
+from pipa.models import mmseg
+from pipa.models.build import create_segmenter
+from pipa.models.checkpoint import build_with, read_checkpoint
+from pipa.models.mmseg import Weights
+from pipa.models.segmenter import Segmenter
+
+
+def save_segmenter(
+    model: Segmenter,
+    folder: Path | str,
+    labels: LabelSpace | None = None,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model.safetensors` and `config.json`, both or neither.
+
+    Args:
+        model: A network of `create_segmenter` or `load_segmenter`.
+        folder: Where to; a saved network that is there is replaced.
+        labels: Names and colours of the classes; those of `model` when None.
+        metadata: Anything else worth keeping, for JSON.
+
+    Raises:
+        PipaError: The folder holds something else, or cannot be written.
+    """
+    folder = Path(folder)
+    known = labels if labels is not None else model.labels
+    config = {
+        "format": "pipa-segmenter",
+        "version": 1,
+        "segmenter": model.config,
+        "labels": None if known is None else _plain(known),
+        "metadata": dict(metadata or {}),
+    }
+    if folder.exists() and not _holds_only_ours(folder):
+        raise PipaError("is there already, and not a saved network", folder, "Name another folder.")
+    # A neighbour takes the weights first, so that a full disk leaves no half of a network.
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        fresh.mkdir(parents=True)
+        state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+        save_file(state, fresh / "model.safetensors", metadata={"format": "pt"})
+        text = json.dumps(config, indent=1, ensure_ascii=False)
+        (fresh / "config.json").write_text(text + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise PipaError(f"cannot be written: {error}", folder) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _holds_only_ours(folder: Path) -> bool:
+    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {
+        "config.json",
+        "model.safetensors",
+    }
+
+
+def _plain(labels: LabelSpace) -> dict[str, Any]:
+    return {
+        "names": list(labels.names),
+        "colours": [[int(value) for value in colour] for colour in labels.colours],
+    }
+
+
+def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
+    """Read a network in evaluation mode; its `labels` are known if they were when it was saved.
+
+    Args:
+        path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, or a `.pth` of the
+            authors of DAFormer, HRDA, MIC or PiPa.
+        weights: Which network of a checkpoint: the student, or its moving average.
+
+    Raises:
+        PipaError: There is nothing of the kind, or it is damaged or in part.
+    """
+    path = Path(path)
+    if path.name in ("config.json", "model.safetensors"):
+        path = path.parent
+    if path.is_dir():
+        return _load_folder(path, weights).eval()
+    content = read_checkpoint(path)
+    if "pytorch-lightning_version" in content:
+        return _load_run(content, path, weights).eval()
+    return mmseg.load(content, path, weights)[0].eval()
+
+
+def _load_folder(folder: Path, weights: Weights) -> Segmenter:
+    if not (folder / "config.json").exists() and (folder / "model/config.json").exists():
+        folder = folder / "model"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipaError(
+            "holds no network",
+            folder,
+            "It needs a config.json; of a run that did not end, give checkpoints/last.ckpt.",
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != "pipa-segmenter":
+        raise PipaError(
+            "its config.json is not of a pipa network",
+            folder,
+            "Weights of a backbone go to --student.pretrained, checkpoints to `pipa convert`.",
+        )
+    if weights == "teacher" and config["metadata"].get("weights") != "teacher":
+        raise PipaError(
+            "holds the student only", folder, "The teacher is in checkpoints/last.ckpt of the run."
+        )
+    file = folder / "model.safetensors"
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PipaError(f"cannot be read: {error}", file) from error
+    model = build_with(lambda: create_segmenter(**config["segmenter"]), state, file)
+    model.labels = _label_space(config["labels"])
+    return model
+
+
+def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segmenter:
+    """From a checkpoint of Lightning, where the teacher lies beside the student."""
+    prefix = {"student": "student.", "teacher": "teacher.network."}[weights]
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    told = content.get("hyper_parameters", {})
+    if not state or "student" not in told:
+        raise PipaError(f"is a checkpoint of Lightning without a {weights} of pipa", path)
+    model = build_with(lambda: create_segmenter(**told["student"]), state, path)
+    model.labels = _label_space(told.get("labels"))
+    return model
+
+
+def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
+    if plain is None:
+        return None
+    colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
+    return LabelSpace(tuple(plain["names"]), colours)
+
+
+def convert(checkpoint: Path | str, out: Path | str, weights: Weights = "student") -> str:
+    """Turn a checkpoint into a folder of ours, and tell what was done.
+
+    Args:
+        checkpoint: A `.pth` of PiPa, HRDA, DAFormer or MIC, a `.pth` or `.bin` of MiT, or a run's
+            `.ckpt`.
+        out: The folder; for MiT, one that `pretrained` takes.
+        weights: The student, or its moving average.
+
+    Raises:
+        PipaError: The file cannot be read, names are unknown or missing, or `out` is not ours.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    content = read_checkpoint(checkpoint)
+    told = {"converted_from": checkpoint.name, "weights": weights}
+    if "pytorch-lightning_version" in content:
+        model = load_segmenter(checkpoint, weights)
+        save_segmenter(model, out, metadata=told)
+        return f"{model.config['name']}: the {weights} of a run\nwritten to {out}"
+    if mmseg.is_encoder(content, checkpoint):
+        return mmseg.convert_encoder(content, checkpoint, out)
+    model, lines = mmseg.load(content, checkpoint, weights)
+    save_segmenter(model, out, metadata=told)
+    return "\n".join([*lines, f"written to {out}"])

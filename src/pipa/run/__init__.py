@@ -1,0 +1,1 @@
+"""What the commands run: options, methods by name, trainings, ablations, the demo."""

@@ -1,0 +1,217 @@
+"""`pipa ablate`: one experiment, some options varied, several seeds; and the table of all runs.
+
+`OUT/ROW/config.yaml` holds all options of a row, `OUT/ROW/seedN` is a run like any other, beside
+the log of its process. What is finished stays: the same command goes on where it stopped, and more
+rows or seeds add to what is there.
+"""
+
+import contextlib
+import os
+import queue
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+import yaml
+
+from pipa.errors import PipaError
+from pipa.evaluate.compare import Comparison, compare
+from pipa.evaluate.runs import Row, read_run
+from pipa.files.threads import available_cores
+from pipa.files.writing import write_text
+from pipa.run.grid import Grid, Setting
+from pipa.run.options import differences
+
+Task = tuple[Setting, int]
+"""A row and a seed."""
+
+
+def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[str]]:
+    """Do the runs that are not done, and compare all that are in the folder.
+
+    Args:
+        grid: Rows, seeds, folder.
+        tell: Called with a line whenever a run ends.
+
+    Returns:
+        The comparison of what is finished, written to `OUT/table.{md,json,svg}` as well; and a line
+        for each run that failed.
+
+    Raises:
+        PipaError: The folder holds other runs of these names or another process works in it, or
+            every run failed.
+    """
+    with alone(grid.out) as lock:
+        for setting in grid.settings:
+            remember(grid.out / setting.folder / "config.yaml", setting.text)
+        # All rows of a seed before the next one: a table can be read early.
+        todo = [
+            (setting, seed)
+            for seed in grid.seeds
+            for setting in grid.settings
+            if not (place(grid, setting, seed) / "results.json").is_file()
+        ]
+        done = len(grid.seeds) * len(grid.settings) - len(todo)
+        if done:
+            tell(f"{done} of {done + len(todo)} runs are done already")
+        faults = run_all(grid, todo, tell, lock)
+        rows, unreadable = gather(grid)
+    faults += unreadable
+    if not rows:
+        raise PipaError("no run was finished", grid.out, " ".join(faults[:1]))
+    known = [row.name for row in rows]
+    missing = [name for name in grid.against if name not in known]
+    faults += [f"{name}: nothing is compared with it, it has no finished run" for name in missing]
+    comparison = compare(rows, [name for name in grid.against if name in known])
+    comparison.write(grid.out)
+    return comparison, faults
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[int | None]:
+    """Keep other ablations out of a folder; the lock is gone when the last run of this one is.
+
+    Raises:
+        PipaError: Another one is at work, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise PipaError(problem, folder, "Give another --out.") from error
+    try:
+        if sys.platform == "win32":
+            yield None
+        else:
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                remedy = "Wait for it, or end its processes."
+                raise PipaError("another ablation is at work here", folder, remedy) from error
+            yield lock
+    finally:
+        os.close(lock)
+
+
+def remember(file: Path, text: str) -> None:
+    """Keep a row's options; refuse to mix runs of different ones."""
+    if not file.exists():
+        write_text(file, text)
+        return
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PipaError("cannot be read", file, "Give another --out.") from error
+    changed = [word for _, word in differences(found, yaml.safe_load(text))]
+    if changed:
+        problem = f"holds runs with other options ({'; '.join(changed[:4])})"
+        raise PipaError(problem, file.parent, "Give another --out.")
+
+
+def place(grid: Grid, setting: Setting, seed: int) -> Path:
+    """The folder of one run."""
+    return grid.out / setting.folder / f"seed{seed}"
+
+
+def gather(grid: Grid) -> tuple[list[Row], list[str]]:
+    """All finished runs of the folder, this grid's rows first; a line for each without scores."""
+    names = {setting.folder: setting.name for setting in grid.settings}
+    for file in sorted(grid.out.glob("*/config.yaml")):
+        title = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        names.setdefault(file.parent.name, title.removeprefix("# "))
+    rows, faults = [], []
+    for folder, name in names.items():
+        row = Row(name)
+        for run in sorted((grid.out / folder).glob("seed*/results.json")):
+            try:
+                row.add(run.parent)
+            except PipaError as error:
+                faults.append(str(error))
+        if row.results:
+            rows.append(row)
+    return rows, faults
+
+
+def run_all(
+    grid: Grid, todo: Sequence[Task], tell: Callable[[str], None], lock: int | None
+) -> list[str]:
+    """Run each in a process of its own, `jobs` at a time; a line for each that failed."""
+    slots: queue.Queue[int] = queue.Queue()
+    for slot in range(grid.jobs):
+        slots.put(slot)
+
+    def work(setting: Setting, seed: int) -> str | None:
+        slot = slots.get()
+        try:
+            return run_one(grid, setting, seed, slot, lock)
+        finally:
+            slots.put(slot)
+
+    faults = []
+    with ThreadPoolExecutor(grid.jobs) as pool:
+        pending = {pool.submit(work, *task): task for task in todo}
+        try:
+            for number, done in enumerate(as_completed(pending), 1):
+                setting, seed = pending[done]
+                name, fault = f"{setting.name}, seed {seed}", done.result()
+                said = fault or outcome(place(grid, setting, seed))
+                tell(f"[{number}/{len(todo)}] {name}: {said}")
+                if fault is not None:
+                    faults.append(f"{name}: {fault}")
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return faults
+
+
+def outcome(run: Path) -> str:
+    """A finished run in a few words."""
+    try:
+        _, result, seconds = read_run(run)
+    except PipaError as error:
+        return str(error)
+    return f"mIoU {result.miou:.1f}" + ("" if seconds is None else f" in {seconds:.0f} s")
+
+
+def run_one(grid: Grid, setting: Setting, seed: int, slot: int, lock: int | None) -> str | None:
+    """`pipa train` of one row and seed; what its log says last if it fails."""
+    folder = place(grid, setting, seed)
+    command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
+    command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        command.append("--resume")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that got nowhere
+    log = folder.with_suffix(".log")
+    with log.open("w", encoding="utf-8") as lines:
+        done = subprocess.run(
+            command,
+            stdout=lines,
+            stderr=lines,
+            env=environment(grid.jobs, slot),
+            check=False,
+            pass_fds=() if lock is None else (lock,),
+        )
+    if done.returncode == 0:
+        return None
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = said[-1] if said and done.returncode > 0 else f"ended with code {done.returncode}"
+    return f"{last} (see {log})"
+
+
+def environment(jobs: int, slot: int) -> dict[str, str]:
+    """Of a run among `jobs`: its share of the cores, and a GPU where there are several."""
+    given = dict(os.environ)
+    given.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and jobs > 1:  # a single run may use them all
+        seen = given.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(index) for index in range(gpus)]
+        given["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
+    return given

@@ -1,0 +1,187 @@
+"""An experiment file: its sections are signatures, so that `--help` and YAML agree with code."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import yaml
+
+from pipa.data.module import UDAData
+from pipa.errors import PipaError
+from pipa.run.recipes import Losses, MethodOptions
+from pipa.run.train import StudentOptions
+from pipa.uda.optim import Optim
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
+from pipa.uda.terms import MaskedConsistency
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+OURS = {
+    "logger",
+    "callbacks",
+    "check_val_every_n_epoch",
+    "num_sanity_val_steps",
+    "max_epochs",
+    "min_epochs",
+    "min_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "use_distributed_sampler",
+    "default_root_dir",
+    "reload_dataloaders_every_n_epochs",
+}
+"""Arguments of Lightning's trainer that a run sets itself."""
+
+
+LEAST = {
+    "seed": 0,
+    "method.passes": 1,
+    "masked.block": 1,
+    "method.views": 0,
+    "method.align": 0,
+    "pixel.memory": 0,
+    "patch.memory": 0,
+    "optim.warm_up": 0,
+    "trainer.max_steps": 1,
+    "trainer.log_every_n_steps": 1,
+}
+"""The least that some options may be."""
+
+
+def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
+    """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
+    add_sections(parser)
+    config = parser.parse_args(spelled_out(given))
+    options = build_sections(parser, config)
+    out: Path = config.out
+    if config.resume:
+        refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
+    resume = config.pop("resume")  # of this call alone
+    text = as_text(parser, config)
+    return {**options, "out": out, "seed": config.seed, "resume": resume, "config": text}
+
+
+def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
+    """The arguments of `train` that are sections.
+
+    Raises:
+        PipaError: An option cannot be what it is.
+    """
+    refuse_impossible(config)
+    built = parser.instantiate(config)
+    for name in ("pixel", "patch", "momentum"):  # what was left open is written down as decided
+        config.method[name] = getattr(built.method, name)
+    sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
+    sections["losses"] = Losses(built.pixel, built.patch, built.masked)
+    sections["trainer"] = built.trainer.as_dict()
+    return sections
+
+
+def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
+    """Check that a run goes on as what it was; how fast it runs, and for how long, may change.
+
+    Raises:
+        PipaError: An option that decides its numbers is another.
+    """
+    try:
+        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # `train` says what is wrong with the folder
+    free = ("out", "resume", "config", "data.workers", "data.cache")
+    changed = [
+        word
+        for name, word in differences(before, options)
+        if name not in free and not name.startswith("trainer.")
+    ]
+    if changed:
+        problem = f"was trained with other options ({'; '.join(changed[:4])})"
+        raise PipaError(problem, run, "Leave them as they were, or train anew with another --out.")
+
+
+def differences(before: Any, now: Any) -> list[tuple[str, str]]:
+    """Options that differ: name, and what it was and is."""
+    old, new = flat(before), flat(now)
+    return [
+        (name, f"{name}: {old.get(name)}, now {new.get(name)}")
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
+
+
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    if not isinstance(options, dict):
+        return {prefix: options}
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def as_text(parser: "ArgumentParser", config: Any) -> str:
+    """All options as an experiment file; `null`, too, since it is not everywhere the default."""
+    text: str = parser.dump(config, skip_unset=False, skip_validation=True)
+    return text
+
+
+def refuse_impossible(config: Any) -> None:
+    """Check what the types of the options allow and a run does not.
+
+    Raises:
+        PipaError: A number is too small, or not whole.
+    """
+    for name, least in LEAST.items():
+        value = config[name]
+        if value is not None and value < least:
+            raise PipaError(f"is {value}, must be at least {least}", f"--{name}")
+    for name in ("pixel.width", "patch.width"):
+        if config[name] < 8 or config[name] % 8:
+            raise PipaError(f"is {config[name]}, not a multiple of 8", f"--{name}")
+    similarity = config.pixel.similarity
+    if similarity is not None and not 0 < similarity <= 1:
+        raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
+    every = config.trainer.val_check_interval
+    if every is not None and (not isinstance(every, int) or every < 1):
+        raise PipaError(
+            f"is {every}", "--trainer.val_check_interval", "It counts steps: 1, 2, 3, ..."
+        )
+
+
+def add_sections(parser: "ArgumentParser") -> None:
+    """Declare the sections, from the signatures they are."""
+    parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
+    parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, help="decides every draw")
+    about = "go on with the run in --out; `--resume RUN` needs no other option"
+    parser.add_argument("--resume", type=bool, default=False, help=about)
+    parser.add_class_arguments(UDAData, "data")
+    parser.link_arguments("seed", "data.seed")
+    parser.add_class_arguments(StudentOptions, "student")
+    parser.add_class_arguments(MethodOptions, "method")
+    parser.add_class_arguments(PixelTerm, "pixel")
+    parser.add_class_arguments(PatchTerm, "patch")
+    parser.add_class_arguments(MaskedConsistency, "masked")
+    parser.add_class_arguments(Optim, "optim")
+    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
+    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+
+
+def spelled_out(given: list[str]) -> list[str]:
+    """Expand the short forms: a bare CONFIG first, `--data FORMAT`, `--resume RUN`, `--resume`."""
+    words = list(given)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--config", words[0]]
+    words = ["--data.format" if word == "--data" else word for word in words]
+    if "--resume" not in words:
+        return words
+    place = words.index("--resume")
+    run = words[place + 1 : place + 2]
+    if not run or run[0].startswith("-"):  # the rest of the command says what was trained
+        return [*words[:place], "--resume=true", *words[place + 1 :]]
+    file = Path(run[0]) / "config.yaml"
+    if not file.is_file():
+        raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
+    kept = [*words[:place], *words[place + 2 :]]
+    return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]

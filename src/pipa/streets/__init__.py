@@ -1,0 +1,27 @@
+"""Streets: the built-in procedural benchmark.
+
+Perspective street scenes with Cityscapes' train ids in two looks, `game` (the labelled source) and
+`camera` (the target), deterministic from a seed. Of the 19 classes,
+train and motorcycle are absent.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipa.streets.render import street as street
+    from pipa.streets.write import write_streets as write_streets
+
+__all__ = ["street", "write_streets"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for."""
+    if name == "street":
+        from pipa.streets.render import street
+
+        return street
+    if name == "write_streets":
+        from pipa.streets.write import write_streets
+
+        return write_streets
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
