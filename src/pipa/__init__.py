@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from pipa.models.saved import load_segmenter as load_segmenter
     from pipa.models.saved import save_segmenter as save_segmenter
     from pipa.models.segmenter import Segmenter as Segmenter
-    from pipa.uda.alignment import Alignment as Alignment
-    from pipa.uda.alignment_terms import EntropyTerm as EntropyTerm
-    from pipa.uda.alignment_terms import adversarial_terms as adversarial_terms
-    from pipa.uda.pipa_terms import PatchTerm as PatchTerm
-    from pipa.uda.pipa_terms import PixelTerm as PixelTerm
+    from pipa.uda.adversarial import Adversarial as Adversarial
     from pipa.uda.self_training import SelfTraining as SelfTraining
     from pipa.uda.source_only import SourceOnly as SourceOnly
+    from pipa.uda.terms import EntropyTerm as EntropyTerm
     from pipa.uda.terms import FeatureDistance as FeatureDistance
+    from pipa.uda.terms import Given as Given
     from pipa.uda.terms import MaskedConsistency as MaskedConsistency
+    from pipa.uda.terms import PairCrossEntropy as PairCrossEntropy
+    from pipa.uda.terms import PatchTerm as PatchTerm
+    from pipa.uda.terms import PixelTerm as PixelTerm
+    from pipa.uda.terms import SourceTerm as SourceTerm
+    from pipa.uda.terms import TargetTerm as TargetTerm
 
 __version__ = "0.1.0"
 
@@ -38,14 +41,17 @@ _HOME = {
     "LabelSpace": "pipa.classes",
     "CITYSCAPES": "pipa.classes",
     "SelfTraining": "pipa.uda.self_training",
-    "Alignment": "pipa.uda.alignment",
+    "Adversarial": "pipa.uda.adversarial",
     "SourceOnly": "pipa.uda.source_only",
-    "PixelTerm": "pipa.uda.pipa_terms",
-    "PatchTerm": "pipa.uda.pipa_terms",
+    "PixelTerm": "pipa.uda.terms",
+    "PatchTerm": "pipa.uda.terms",
+    "PairCrossEntropy": "pipa.uda.terms",
     "FeatureDistance": "pipa.uda.terms",
     "MaskedConsistency": "pipa.uda.terms",
-    "EntropyTerm": "pipa.uda.alignment_terms",
-    "adversarial_terms": "pipa.uda.alignment_terms",
+    "EntropyTerm": "pipa.uda.terms",
+    "SourceTerm": "pipa.uda.terms",
+    "TargetTerm": "pipa.uda.terms",
+    "Given": "pipa.uda.terms",
     "PipaError": "pipa.errors",
 }
 

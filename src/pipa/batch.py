@@ -53,6 +53,17 @@ class CropPair:
     """Whether the first, and the second, crop is mirrored."""
 
 
+class Needs(NamedTuple):
+    """What a method needs of the data."""
+
+    target: bool
+    """Whether a step looks at target images."""
+    pair: bool
+    """Whether a step looks at two overlapping crops of them."""
+    rare_classes: bool
+    """Whether source images are to be drawn by their rare classes."""
+
+
 @dataclass
 class Batch:
     """One training step's input. Without self-training there is no target, without PiPa no pair."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pipa.models.segmenter import Segmenter
 
 HELP = """\
-pipa: adapt a segmenter from labelled images of one world to unlabelled images of another
+pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
 
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
-  pipa train [CONFIG]           train or adapt; --data folder --data.source A --data.target B
+  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
   pipa eval MODEL DATA          mean IoU on labelled images
@@ -86,7 +86,7 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
 
 
 def train_command(given: list[str]) -> int:
-    """`pipa train [CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...`."""
+    """`pipa train [CONFIG...] [--data FORMAT] [--SECTION.NAME VALUE]...`."""
     from pipa.run.options import read_experiment
     from pipa.run.train import train
 
@@ -99,7 +99,7 @@ def train_command(given: list[str]) -> int:
 
 
 def ablate_command(given: list[str]) -> int:
-    """`pipa ablate CONFIG --vary method.pixel,method.patch --seeds 0,1,2`."""
+    """`pipa ablate CONFIG --vary pixel,patch --seeds 0,1,2`."""
     from pipa.run.ablate import ablate
     from pipa.run.grid import read_grid
 
@@ -291,7 +291,7 @@ def doctor_command(given: list[str]) -> int:
 
 def demo_command(given: list[str]) -> int:
     """`pipa demo`."""
-    parser = new_parser("demo", "Source-only, self-training and PiPa on the built-in benchmark.")
+    parser = new_parser("demo", "Source-only, a control and PiPa on the built-in benchmark.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500, help="of each of the three trainings")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")

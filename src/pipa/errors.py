@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class PipaError(Exception):
-    """A problem that the user can mend; the command line prints it as one line and exits with 2.
+    """A problem that the user can fix; the command line prints it as one line and exits with 2.
 
     Args:
         problem: What was found and what was expected, without a full stop at the end.
@@ -20,3 +20,18 @@ class PipaError(Exception):
     def __reduce__(self) -> tuple[type["PipaError"], tuple[str, str | Path | None, str]]:
         """Travel from a data-loading process to the main one whole."""
         return type(self), (self.problem, self.where, self.remedy)
+
+
+def at_least(minimum: float, value: float, option: str) -> None:
+    """Refuse a value below the minimum.
+
+    Args:
+        minimum: The smallest value that is possible.
+        value: What was given.
+        option: The option's name on the command line, without dashes.
+
+    Raises:
+        PipaError: The value is smaller, or not a number.
+    """
+    if not value >= minimum:
+        raise PipaError(f"is {value}, must be at least {minimum}", f"--{option}")

@@ -1,5 +1,6 @@
 """`UDAData`: what one training reads, from options to batches on the device."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from pipa.batch import Batch, Labelled
+from pipa.batch import Batch, Labelled, Needs
 from pipa.classes import LabelSpace
 from pipa.data.crops import Size
 from pipa.data.dataset import Segmentation
@@ -154,6 +155,25 @@ class UDAData(L.LightningDataModule):
     def labels(self) -> LabelSpace:
         """The classes of the run."""
         return self._opened[0].labels
+
+    def answer(self, needs: Needs) -> "UDAData":
+        """The same data, yielding exactly what a method needs.
+
+        Raises:
+            PipaError: It needs target images, and there are none.
+        """
+        if needs.target and self.target is None:
+            raise PipaError(
+                "the method needs target images",
+                "--data.target",
+                "Give a folder of images, or take --method.name source_only without target terms.",
+            )
+        same = copy.copy(self)
+        same.with_target = needs.target
+        if not needs.rare_classes:
+            same.temperature = None
+        same.pair_cutting = (same.pair_cutting or same.usual_pair) if needs.pair else None
+        return same
 
     def setup(self, stage: str | None = None) -> None:
         """List the files and look at a few of them, so that a wrong option fails at once.

@@ -1,7 +1,7 @@
 """The game of a student and a discriminator (AdaptSegNet: Tsai et al., CVPR 2018).
 
 The discriminator tells source from target by what the student says of an image, `L_d`; the student
-shall be taken for one that sees the source, `L_adv`. Both are the same binary cross entropy.
+learns to be taken for one that sees the source, `L_adv`. Both are the same binary cross entropy.
 """
 
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pipa.losses.info_nce import at_least_float32
 
 
-def taken_for(logits: Float[Tensor, "b 1 h w"], *, source: bool) -> Float[Tensor, ""]:
+def domain_cross_entropy(logits: Float[Tensor, "b 1 h w"], *, source: bool) -> Float[Tensor, ""]:
     """Mean cross entropy of the discriminator's places with one domain, for all of them.
 
     Source has the label 0 and target the label 1, as in the code of AdaptSegNet and ADVENT; the

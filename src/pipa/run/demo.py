@@ -1,4 +1,4 @@
-"""`pipa demo`: source-only, self-training and PiPa on Streets, with the same of everything.
+"""`pipa demo`: source-only, a control and PiPa on Streets, with the same of everything.
 
 All three start from the same weights and see the same source batches, with the same colour
 augmentation and four student passes per step; they are scored on camera images that none has seen.
@@ -35,19 +35,20 @@ from pipa.evaluate.report import GalleryRow, RunRecord, write_report
 from pipa.evaluate.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
 from pipa.models.saved import load_segmenter
-from pipa.run.recipes import Losses, MethodOptions
-from pipa.run.train import Run, StudentOptions, train
+from pipa.run.options import StudentOptions
+from pipa.run.recipes import MethodOptions
+from pipa.run.train import Run, train
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
+from pipa.uda.terms import PairCrossEntropy, PatchTerm, PixelTerm, Term
 
-News = tuple[str, int, str]
+ProgressMessage = tuple[str, int, str]
 """Method, step, losses."""
-SELF_TRAINING = MethodOptions(pixel=False, patch=False, jitter_source=True, momentum=0.99)
 METHODS = {
     "source_only": MethodOptions(name="source_only", jitter_source=True, passes=4),
-    "self_training": replace(SELF_TRAINING, views=1.0),
-    "pipa": replace(SELF_TRAINING, pixel=True, patch=True),
+    "control": MethodOptions(name="daformer", jitter_source=True, momentum=0.99),
+    "pipa": MethodOptions(name="pipa", jitter_source=True, momentum=0.99),
 }
+"""The control learns by plain cross entropy from the very pair of crops that PiPa contrasts."""
 STREETS = "streets:gap=0.65"
 HELD_OUT = "streets/test:gap=0.65"
 GALLERY = 6
@@ -93,31 +94,36 @@ def run_all(out: Path, seed: int, steps: int) -> dict[str, Result]:
     """
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(METHODS), context) as pool:
-        news = manager.Queue()
-        runs = {name: pool.submit(run_one, out / name, name, seed, steps, news) for name in METHODS}
+        messages = manager.Queue()
+        runs = {
+            name: pool.submit(run_one, out / name, name, seed, steps, messages) for name in METHODS
+        }
         with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as bars:
             rows = {n: bars.add_task(display_name(n), total=steps, loss="") for n in METHODS}
             while not all(run.done() for run in runs.values()):
                 with contextlib.suppress(queue.Empty):
-                    name, step, loss = news.get(timeout=0.5)
+                    name, step, loss = messages.get(timeout=0.5)
                     bars.update(rows[name], completed=step, loss=loss)
         return {name: run.result() for name, run in runs.items()}
 
 
-def run_one(out: Path, name: str, seed: int, steps: int, news: "queue.Queue[News]") -> Result:
+def run_one(
+    out: Path, name: str, seed: int, steps: int, messages: "queue.Queue[ProgressMessage]"
+) -> Result:
     """Train and score one of `METHODS`, on one thread."""
     torch.set_num_threads(1)
     logging.getLogger("pipa").setLevel(logging.ERROR)  # Streets has no trains: known
     shutil.rmtree(out, ignore_errors=True)
-    run = run_method(out, name, seed=seed, steps=steps, callbacks=[Tell(name, news)])
+    callbacks = [ProgressCallback(name, messages)]
+    run = run_method(out, name, seed=seed, steps=steps, callbacks=callbacks)
     return evaluate(run.student, HELD_OUT, quiet=True)
 
 
-class Tell(Callback):
+class ProgressCallback(Callback):
     """Tells the parent process how far a run is."""
 
-    def __init__(self, name: str, news: "queue.Queue[News]") -> None:
-        self.name, self.news = name, news
+    def __init__(self, name: str, messages: "queue.Queue[ProgressMessage]") -> None:
+        self.name, self.messages = name, messages
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -126,7 +132,7 @@ class Tell(Callback):
         if trainer.global_step % 20 == 0:
             losses = sorted(trainer.callback_metrics.items())
             text = " ".join(f"{k[5:]} {float(v):.2f}" for k, v in losses if k.startswith("loss/"))
-            self.news.put((self.name, trainer.global_step, text))
+            self.messages.put((self.name, trainer.global_step, text))
 
 
 def run_method(
@@ -148,10 +154,7 @@ def run_method(
         ),
         student=StudentOptions(name="small"),
         method=replace(METHODS[name], start=start),
-        losses=Losses(
-            pixel=PixelTerm(width=64, dim=64, anchors=512),
-            patch=PatchTerm(width=64, dim=64, queries=400, memory=1024, start=start),
-        ),
+        terms=terms_of(name, start),
         optim=Optim(lr=3e-3, head=1.0, warm_up=50, power=0.9, clip=5.0),
         trainer={
             "max_steps": steps,
@@ -165,6 +168,18 @@ def run_method(
         seed=seed,
         callbacks=callbacks,
     )
+
+
+def terms_of(name: str, start: int) -> list[Term]:
+    """The terms of one of `METHODS`, as small as its network."""
+    if name == "control":
+        return [PairCrossEntropy()]
+    if name == "pipa":
+        return [
+            PixelTerm(width=64, dim=64, anchors=512),
+            PatchTerm(width=64, dim=64, queries=400, memory=1024, start=start),
+        ]
+    return []
 
 
 def write_results(path: Path, results: dict[str, Result], seconds: float) -> None:

@@ -14,15 +14,15 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.run.options import add_sections, as_text, build_sections, spelled_out
-from pipa.run.train import refuse_targetless
+from pipa.run.recipes import RECIPES
+from pipa.run.train import answer
+from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 OF_THE_GRID = ("vary", "rows", "seeds", "jobs", "against", "out", "seed", "resume", "config")
 """Options that say which runs there are, not what one of them does."""
-UNDECIDED = ("method.pixel", "method.patch")
-"""Switches whose default depends on the method."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     refuse_strays(given)
     add_sections(parser)
     about = (
-        "switches (method.pixel), or OPTION=VALUE:VALUE, with commas: every combination is a row"
+        "terms (pixel), switches (data.pad) or OPTION=VALUE:VALUE, with commas: every combination"
+        " is a row"
     )
     parser.add_argument("--vary", type=str, default="", help=about)
     parser.add_argument("--rows", type=Path | None, help="YAML: ROW: {OPTION: VALUE, ...}")
@@ -116,12 +117,12 @@ def refuse_impossible_row(sections: dict[str, Any]) -> None:
     """
     data, trainer = sections["data"], sections["trainer"]
     if data.validation is None:
-        remedy = "Give labelled images of the target's world."
+        remedy = "Give labelled images of the target domain."
         raise PipaError("an ablation needs images to score on", "--data.validation", remedy)
     if trainer.get("fast_dev_run") or trainer.get("limit_val_batches") == 0:
         problem = "an ablation needs scores, and a fast_dev_run or no validation gives none"
         raise PipaError(problem, "--trainer")
-    refuse_targetless(data, sections["method"], trainer["max_steps"])
+    answer(data, sections["method"], sections["terms"], trainer["max_steps"])
 
 
 def refuse_alike(settings: Sequence[Setting]) -> None:
@@ -147,18 +148,24 @@ def combinations(base: Any) -> list[tuple[str, list[str]]]:
     named: list[tuple[str, list[str]]] = read_rows(base.rows) if base.rows else [("", [])]
     axes = [choices(part, base) for part in comma_separated(base.vary)]
     if not axes and not base.rows:
-        raise PipaError("nothing varies", "--vary", "Try --vary method.pixel,method.patch")
+        raise PipaError("nothing varies", "--vary", "Try --vary pixel,patch")
     rows = []
     for (row, overrides), picked in itertools.product(named, itertools.product(*axes)):
         words = [row, *(word for word, _ in picked)]
         name = "+".join(word for word in words if word) or "none"
-        rows.append((name, [*overrides, *(argument for _, argument in picked)]))
+        arguments = [argument for _, argument in picked if argument]
+        rows.append((name, [*overrides, *arguments]))
     return rows
 
 
 def choices(part: str, base: Any) -> list[tuple[str, str]]:
     """What one part of `--vary` can be: a word for the row's name, and the argument."""
     option, _, values = part.partition("=")
+    if option in TERMS and not values:
+        if option in (*RECIPES[base.method.name].terms, *base.method.terms):
+            problem = f"{option} is in every row already"
+            raise PipaError(problem, "--vary", "Take --method.name daformer, which has no PiPa.")
+        return [("", ""), (option, f"--method.terms+={option}")]
     if option in OF_THE_GRID or option not in base or hasattr(base[option], "as_dict"):
         raise PipaError(
             f"no option is called {option}", "--vary", "`pipa ablate --help` lists all."
@@ -166,7 +173,7 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
     if values:
         short = option.rpartition(".")[2] + "="
         return [(f"{short}{value}", f"--{option}={value}") for value in values.split(":")]
-    if not isinstance(base[option], bool) and option not in UNDECIDED:
+    if not isinstance(base[option], bool):
         raise PipaError(
             f"{option} is no switch", "--vary", f"Say its values: {option}={base[option]}:..."
         )
@@ -179,7 +186,7 @@ def read_rows(file: Path) -> list[tuple[str, list[str]]]:
     Raises:
         PipaError: It is none.
     """
-    remedy = "Each row is a line NAME: {method.pixel: true, ...}."
+    remedy = "Each row is a line NAME: {method.terms: [pixel], ...}."
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

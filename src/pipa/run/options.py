@@ -1,5 +1,7 @@
 """An experiment file: its sections are signatures, so that `--help` and YAML agree with code."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,12 +9,10 @@ import lightning as L
 import yaml
 
 from pipa.data.module import UDAData
-from pipa.errors import PipaError
-from pipa.run.recipes import Losses, MethodOptions
-from pipa.run.train import StudentOptions
+from pipa.errors import PipaError, at_least
+from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
-from pipa.uda.terms import MaskedConsistency
+from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -35,19 +35,32 @@ OURS = {
 """Arguments of Lightning's trainer that a run sets itself."""
 
 
-LEAST = {
-    "seed": 0,
-    "method.passes": 1,
-    "masked.block": 1,
-    "method.views": 0,
-    "method.align": 0,
-    "pixel.memory": 0,
-    "patch.memory": 0,
-    "optim.warm_up": 0,
-    "trainer.max_steps": 1,
-    "trainer.log_every_n_steps": 1,
-}
-"""The least that some options may be."""
+@dataclass
+class StudentOptions:
+    """The `student:` section: which network.
+
+    Args:
+        name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
+            resnet_50, resnet_101, mobilenet_v2, small, or auto: what `pretrained` names. "small"
+            alone is fpn_small.
+        pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
+            folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
+        options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
+    """
+
+    name: str = "daformer_mit_b5"
+    pretrained: str = "auto"
+    options: dict[str, Any] | None = None
+
+    @property
+    def weights(self) -> str | None:
+        """What `create_segmenter` takes as `pretrained`."""
+        if self.pretrained != "auto":
+            return None if self.pretrained == "none" else self.pretrained
+        known = re.search(r"_(mit|resnet)_(\w+)$", self.name)
+        if known is None:
+            return None
+        return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
@@ -67,14 +80,13 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     """The arguments of `train` that are sections.
 
     Raises:
-        PipaError: An option cannot be what it is.
+        PipaError: An option has an impossible value.
     """
     refuse_impossible(config)
     built = parser.instantiate(config)
-    for name in ("pixel", "patch", "momentum"):  # what was left open is written down as decided
-        config.method[name] = getattr(built.method, name)
+    config.method.momentum = built.method.momentum  # what was left open is written as decided
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
-    sections["losses"] = Losses(built.pixel, built.patch, built.masked)
+    sections["terms"] = chosen_terms(built.method, {name: getattr(built, name) for name in TERMS})
     sections["trainer"] = built.trainer.as_dict()
     return sections
 
@@ -127,21 +139,15 @@ def as_text(parser: "ArgumentParser", config: Any) -> str:
 
 
 def refuse_impossible(config: Any) -> None:
-    """Check what the types of the options allow and a run does not.
+    """Reject values of the trainer that pass the type check but cannot be used in training.
 
     Raises:
         PipaError: A number is too small, or not whole.
     """
-    for name, least in LEAST.items():
-        value = config[name]
-        if value is not None and value < least:
-            raise PipaError(f"is {value}, must be at least {least}", f"--{name}")
-    for name in ("pixel.width", "patch.width"):
-        if config[name] < 8 or config[name] % 8:
-            raise PipaError(f"is {config[name]}, not a multiple of 8", f"--{name}")
-    similarity = config.pixel.similarity
-    if similarity is not None and not 0 < similarity <= 1:
-        raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
+    at_least(0, config.seed, "seed")
+    for name in ("max_steps", "log_every_n_steps"):
+        if (value := config.trainer[name]) is not None:
+            at_least(1, value, f"trainer.{name}")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(
@@ -160,19 +166,21 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
     parser.add_class_arguments(MethodOptions, "method")
-    parser.add_class_arguments(PixelTerm, "pixel")
-    parser.add_class_arguments(PatchTerm, "patch")
-    parser.add_class_arguments(MaskedConsistency, "masked")
+    for name, term in TERMS.items():
+        parser.add_class_arguments(term, name)
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
 
 
 def spelled_out(given: list[str]) -> list[str]:
-    """Expand the short forms: a bare CONFIG first, `--data FORMAT`, `--resume RUN`, `--resume`."""
-    words = list(given)
-    if words and not words[0].startswith("-"):
-        words[:1] = ["--config", words[0]]
+    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
+
+    A later file overrides an earlier one where both name an option.
+    """
+    options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
+    files = [part for file in given[:options] for part in ("--config", file)]
+    words = [*files, *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
     if "--resume" not in words:
         return words

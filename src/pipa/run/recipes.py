@@ -1,4 +1,4 @@
-"""Methods by name: each a few terms over the same step, PiPa two switches on any of them.
+"""Methods by the papers' names: each a training step, and the terms that make it what it is.
 
 | name | paper | on the target |
 |---|---|---|
@@ -7,67 +7,100 @@
 | advent | the same | a discriminator of self-information |
 | adaptsegnet | Tsai et al., CVPR 2018 | a discriminator of softmax |
 | dacs | Tranheden et al., WACV 2021 | a teacher's labels on ClassMix |
-| self_training | Hoyer et al., DAFormer, CVPR 2022 | the same; rare classes, feature distance |
+| daformer | Hoyer et al., DAFormer, CVPR 2022 | the same, and rare classes, feature distance |
+| mic | Hoyer et al., MIC, CVPR 2023 | the same, and masked consistency |
+| pipa | Chen et al., PiPa, ACM MM 2023 | that of daformer, and pixel and patch contrast |
 
-HRDA (Hoyer et al., ECCV 2022) is `self_training` of a student called hrda_..., MIC (Hoyer et al.,
-CVPR 2023) the switch `masked`, PiPa (Chen et al., ACM MM 2023) the switches `pixel` and `patch`.
+HRDA (Hoyer et al., ECCV 2022) is a network: `daformer` with a student called hrda_... . Any method
+takes further terms of `uda.terms.TERMS`, or of a module of one's own, by `terms`.
 """
 
-from collections.abc import Callable
+import importlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any
 
+from pipa.batch import Needs
 from pipa.classes import LabelSpace
+from pipa.errors import PipaError, at_least
 from pipa.losses.adversarial import probability
 from pipa.losses.entropy import weighted_self_information
-from pipa.models.discriminator import Discriminator
 from pipa.models.segmenter import Segmenter
-from pipa.uda.alignment import Alignment
-from pipa.uda.alignment_terms import EntropyTerm, adversarial_terms
+from pipa.uda.adversarial import Adversarial
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import FeatureDistance, MaskedConsistency, SourceTerm, TargetTerm, ViewsTerm
+from pipa.uda.terms import TERMS, SourceTerm, TargetTerm, Term
 
-Name = Literal["source_only", "minent", "advent", "adaptsegnet", "dacs", "self_training"]
+log = logging.getLogger("pipa")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method's name stands for.
+
+    Args:
+        step: Builds the method.
+        options: Which options of the `method` section it takes, beside those that all take.
+        terms: Names of its own terms.
+        needs_target: Whether the step itself looks at target images.
+        rare_classes: Whether source images are drawn by their rare classes.
+        momentum: Of the teacher's moving average, where it has one.
+    """
+
+    step: Callable[..., Method]
+    options: tuple[str, ...]
+    terms: tuple[str, ...] = ()
+    needs_target: bool = True
+    rare_classes: bool = True
+    momentum: float = 0.999
+
+
+_ADVENT = partial(Adversarial, shown=weighted_self_information)
+_ADAPTSEGNET = partial(Adversarial, shown=probability)
+_TEACHER = ("momentum", "confidence")
+RECIPES = {
+    "source_only": Recipe(SourceOnly, ("passes",), needs_target=False),
+    "minent": Recipe(SourceOnly, ("passes",), ("entropy",)),
+    "advent": Recipe(_ADVENT, ("adversarial",)),
+    "adaptsegnet": Recipe(_ADAPTSEGNET, ("adversarial",)),
+    "dacs": Recipe(SelfTraining, _TEACHER, rare_classes=False, momentum=0.99),
+    "daformer": Recipe(SelfTraining, _TEACHER, ("feature_distance",)),
+    "mic": Recipe(SelfTraining, _TEACHER, ("feature_distance", "masked")),
+    "pipa": Recipe(SelfTraining, _TEACHER, ("feature_distance", "pixel", "patch")),
+}
+"""Every method by its name: a new one is a line here."""
 
 
 @dataclass
 class MethodOptions:
-    """The `method:` section: which losses.
+    """The `method:` section: which method, and which further terms.
 
     Args:
-        name: source_only; minent, advent, adaptsegnet: align the outputs, without a teacher; dacs;
-            self_training: DAFormer's and HRDA's.
-        pixel: PiPa's pixel-wise contrast; its parameters are the section `pixel`. Default: on in
-            self_training, off in all others.
-        patch: PiPa's patch-wise contrast; its parameters are the section `patch`. Default: on in
-            self_training, off in all others.
-        masked: MIC: masked consistency; its parameters are the section `masked`. Methods without
-            a teacher need `masked.teacher: own`.
-        feature_distance: Weight of DAFormer's distance to the pretrained encoder (0.005 there), in
-            self_training; counts only where the student has one.
-        align: Weight of the target's loss in minent, advent, adaptsegnet (0.001 in the papers).
-        views: Weight of plain cross entropy on the two views of the patch term: the control that
-            sees the same images and learns by pseudo-labels instead of contrast.
+        name: source_only, minent, advent, adaptsegnet, dacs, daformer, mic or pipa.
+        terms: Further terms beside the method's own: pixel, patch, pair_cross_entropy, masked,
+            feature_distance, entropy, each with a section of its name; or the dotted name of a
+            class of your own, a SourceTerm or a TargetTerm (my_losses.EdgeTerm), or its
+            class_path with init_args.
+        adversarial: Weight of the student's adversarial loss in advent and adaptsegnet (0.001 in
+            the papers).
         momentum: Of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99 (its
             code).
         confidence: Above this a pseudo-label is sure.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
-        passes: Student passes per step of source_only without terms.
+        passes: Student passes over each source batch in source_only and minent.
+
+    Raises:
+        PipaError: A name is not known, or a number is too small.
     """
 
-    name: Name = "self_training"
-    pixel: bool | None = None
-    patch: bool | None = None
-    masked: bool = False
-    feature_distance: float = 0.005
-    align: float = 0.001
-    views: float = 0.0
+    name: str = "pipa"
+    terms: list[str | Term] = field(default_factory=list)
+    adversarial: float = 0.001
     momentum: float | None = None
     confidence: float = 0.968
     start: int = 0
@@ -75,49 +108,83 @@ class MethodOptions:
     passes: int = 1
 
     def __post_init__(self) -> None:
-        """Decide what was left open."""
-        pipa = self.name == "self_training"
-        self.pixel = pipa if self.pixel is None else self.pixel
-        self.patch = pipa if self.patch is None else self.patch
+        """Check the values, and decide what was left open."""
+        if self.name not in RECIPES:
+            names = ", ".join(RECIPES)
+            raise PipaError(f"no method is called {self.name}", "--method.name", f"Names: {names}.")
+        at_least(0, self.start, "method.start")
+        at_least(1, self.passes, "method.passes")
         if self.momentum is None:
-            self.momentum = 0.99 if self.name == "dacs" else 0.999
+            self.momentum = self.recipe.momentum
 
     @property
-    def sees_pairs(self) -> bool:
-        """Whether a step needs two overlapping crops."""
-        return bool(self.patch) or self.views > 0
-
-    @property
-    def sees_target(self) -> bool:
-        """Whether a step needs target images."""
-        return self.name != "source_only" or self.sees_pairs or self.masked
-
-    @property
-    def likes_rare_classes(self) -> bool:
-        """Whether source images are drawn by their rare classes; DACS draws all alike."""
-        return self.name != "dacs"
+    def recipe(self) -> Recipe:
+        """What the name stands for."""
+        return RECIPES[self.name]
 
 
-@dataclass
-class Losses:
-    """The terms that switches of `MethodOptions` turn on, built from the sections of their names.
+def chosen_terms(options: MethodOptions, sections: Mapping[str, Term]) -> list[Term]:
+    """The method's own terms and the further ones, in the order of `TERMS`, each once.
 
     Args:
-        pixel: L_Pixel.
-        patch: L_Patch.
-        masked: MIC's.
-    """
+        options: Which method, and which further terms.
+        sections: The terms of `TERMS`, built from the sections of their names.
 
-    pixel: PixelTerm = field(default_factory=PixelTerm)
-    patch: PatchTerm = field(default_factory=PatchTerm)
-    masked: MaskedConsistency = field(default_factory=MaskedConsistency)
+    Raises:
+        PipaError: A further term is not known, or cannot be built.
+    """
+    foreign: list[Term] = []
+    named = set(options.recipe.terms)
+    for term in options.terms:
+        if isinstance(term, Term):
+            foreign.append(term)
+        elif term in sections:
+            named.add(term)
+        else:
+            foreign.append(import_term(term))
+    return [term for name, term in sections.items() if name in named] + foreign
+
+
+def import_term(name: str) -> Term:
+    """A term of the user's own, by the dotted name of its class, with its defaults.
+
+    Raises:
+        PipaError: There is no such class, or it is no term.
+    """
+    module, _, attribute = name.rpartition(".")
+    where = "--method.terms"
+    if not module:
+        raise PipaError(f"no term is called {name}", where, f"Terms: {', '.join(TERMS)}.")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        remedy = "Give MODULE.CLASS of a module on PYTHONPATH."
+        raise PipaError(f"{name} cannot be imported ({error})", where, remedy) from error
+    if not (isinstance(found, type) and issubclass(found, Term)):
+        raise PipaError(f"{name} is no SourceTerm and no TargetTerm", where)
+    try:
+        build: Any = found
+        term: Term = build()
+    except TypeError as error:
+        remedy = f"Give its arguments: {{class_path: {name}, init_args: {{...}}}}."
+        raise PipaError(f"{name} cannot be built ({error})", where, remedy) from error
+    return term
+
+
+def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
+    """What a method with these terms needs of the data."""
+    return Needs(
+        target=options.recipe.needs_target or any(term.needs_target for term in terms),
+        pair=any(term.needs_pair for term in terms),
+        rare_classes=options.recipe.rare_classes,
+    )
 
 
 def build_method(
     options: MethodOptions,
     student: Segmenter,
     labels: LabelSpace,
-    losses: Losses,
+    terms: Sequence[Term],
     *,
     optim: Optim,
     pretrained: bool = False,
@@ -129,49 +196,53 @@ def build_method(
         options: Which.
         student: The network to adapt.
         labels: Its classes.
-        losses: The terms that may be switched on.
+        terms: What `chosen_terms` found.
         optim: Learning rate, schedule, clipping.
-        pretrained: Whether the encoder is worth staying near to.
+        pretrained: Whether the student's encoder was pretrained.
         seed: Decides every draw of a step.
 
     Raises:
-        PipaError: A term needs a teacher that the method does not have.
+        PipaError: A term needs a teacher that the method does not have, or cannot be used.
     """
-    source_terms: list[SourceTerm] = [losses.pixel] if options.pixel else []
-    target_terms: list[TargetTerm] = [losses.patch] if options.patch else []
-    if options.views:
-        target_terms.append(ViewsTerm(weight=options.views))
-    if options.masked:
-        target_terms.append(losses.masked)
-
-    if options.name == "source_only" and not source_terms and not target_terms:
-        jitter = options.jitter_source
-        return SourceOnly(
-            student, labels, optim=optim, passes=options.passes, jitter=jitter, seed=seed
-        )
-    compose: Callable[..., Method] = Alignment
-    if options.name in ("dacs", "self_training"):
-        assert options.momentum is not None, "decided when the options are made"
-        compose = partial(SelfTraining, momentum=options.momentum, confidence=options.confidence)
-    if options.name == "self_training" and options.feature_distance and pretrained:
-        things = labels.things or None
-        source_terms.append(FeatureDistance(weight=options.feature_distance, classes=things))
-    if options.name == "minent":
-        target_terms.insert(0, EntropyTerm(weight=options.align))
-    if options.name in ("advent", "adaptsegnet") and options.align:
-        shown = probability if options.name == "adaptsegnet" else weighted_self_information
-        judge = Discriminator(labels.num_classes)
-        weight, start = options.align, options.start
-        half, game = adversarial_terms(judge, shown=shown, weight=weight, start=start)
-        source_terms.append(half)
-        target_terms[:0] = game
-    return compose(
+    asked = {term if isinstance(term, str) else term.name for term in options.terms}
+    usable: list[Term] = []
+    for term in terms:
+        reason = reason_against(term, student, labels, pretrained=pretrained)
+        if reason is None:
+            usable.append(term)
+        elif term.name in asked:
+            raise PipaError(reason, f"term {term.name}", "Take it out of --method.terms.")
+        else:
+            log.info("%s is left out: %s", term.name, reason)
+    return options.recipe.step(
         student,
         labels,
         optim=optim,
-        source_terms=source_terms,
-        target_terms=target_terms,
+        source_terms=[term for term in usable if isinstance(term, SourceTerm)],
+        target_terms=[term for term in usable if isinstance(term, TargetTerm)],
         start=options.start,
         jitter_source=options.jitter_source,
         seed=seed,
+        **{name: getattr(options, name) for name in options.recipe.options},
     )
+
+
+def reason_against(
+    term: Term, student: Segmenter, labels: LabelSpace, *, pretrained: bool
+) -> str | None:
+    """Why a term makes no sense for this student and these classes; None where it does."""
+    if term.needs_pretrained and not pretrained:
+        return "it needs a pretrained encoder, and the student's has random weights"
+    if term.needs_pretrained and student.backbone.frozen:
+        return "it keeps the encoder near to where it was, and the encoder is frozen"
+    if term.needs_things and not labels.things:
+        return (
+            "nobody says which classes are things; give their ids in --feature_distance.classes, "
+            "or `cityscapes: [ids]` in classes.yaml"
+        )
+    return None
+
+
+def default_terms() -> dict[str, Term]:
+    """Every term of `TERMS` with its default options, by name."""
+    return {name: term() for name, term in TERMS.items()}

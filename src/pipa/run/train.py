@@ -5,26 +5,19 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 """
 
 import contextlib
-import copy
-import csv
 import json
 import logging
 import os
-import platform
-import re
-import subprocess
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
@@ -35,42 +28,14 @@ from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
-from pipa.run.recipes import Losses, MethodOptions, build_method
+from pipa.run.engine import build_trainer, earlier_metrics, environment, hush_lightning
+from pipa.run.options import StudentOptions
+from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
+from pipa.uda.terms import Term
 
 log = logging.getLogger("pipa")
-
-PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
-
-
-@dataclass
-class StudentOptions:
-    """The `student:` section: which network.
-
-    Args:
-        name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
-            resnet_50, resnet_101, mobilenet_v2, small, or auto: what `pretrained` names. "small"
-            alone is fpn_small.
-        pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
-            folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
-        options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
-    """
-
-    name: str = "daformer_mit_b5"
-    pretrained: str = "auto"
-    options: dict[str, Any] | None = None
-
-    @property
-    def weights(self) -> str | None:
-        """What `create_segmenter` takes as `pretrained`."""
-        if self.pretrained != "auto":
-            return None if self.pretrained == "none" else self.pretrained
-        known = re.search(r"_(mit|resnet)_(\w+)$", self.name)
-        if known is None:
-            return None
-        return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
 @dataclass
@@ -90,9 +55,9 @@ def train(
     data: UDAData,
     student: StudentOptions,
     method: MethodOptions,
-    losses: Losses,
     optim: Optim,
     trainer: Mapping[str, Any],
+    terms: Sequence[Term] | None = None,
     seed: int = 0,
     resume: bool = False,
     config: str | None = None,
@@ -104,10 +69,10 @@ def train(
         out: The run's folder; made, or gone on with when `resume`.
         data: What to train on.
         student: Which network.
-        method: Which losses.
-        losses: The terms that `method` switches on.
+        method: Which method.
         optim: Learning rate, schedule, clipping.
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
+        terms: The method's terms; None: those that `method` names, with their defaults.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         resume: Go on from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
@@ -117,16 +82,11 @@ def train(
         PipaError: The folder holds another run or cannot be written, or the data are bad.
     """
     since = time.perf_counter()
-    refuse_targetless(data, method, trainer["max_steps"])
-    last = prepare_folder(out, resume, trainer["max_steps"])
-    warn_of_idle(trainer["max_steps"], optim, method, losses)
-    data = copy.copy(data)  # the caller's stays as it is
-    if not method.likes_rare_classes:
-        data.temperature = None
-    if not method.sees_pairs:
-        data.pair_cutting = None
-    elif data.pair_cutting is None:
-        data.pair_cutting = data.usual_pair
+    steps = trainer["max_steps"]
+    terms = chosen_terms(method, default_terms()) if terms is None else terms
+    data = answer(data, method, terms, steps)
+    last = prepare_folder(out, resume, steps)
+    warn_of_idle(steps, optim, terms)
     try:
         data.setup("fit")
         L.seed_everything(seed, verbose=False)
@@ -136,12 +96,13 @@ def train(
             pretrained=student.weights,
             **(student.options or {}),
         )
+        network.labels = data.labels
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
         module = build_method(
             method,
             network,
             data.labels,
-            losses,
+            terms,
             optim=optim,
             pretrained=student.weights is not None,
             seed=seed,
@@ -166,41 +127,29 @@ def train(
     return Run(out, network, data.labels, result)
 
 
-def warn_of_idle(steps: int, optim: Optim, method: MethodOptions, losses: Losses) -> None:
-    """Say what these few steps never reach."""
-    idle = {"optim.warm_up": optim.warm_up}
-    for name, is_on in (
-        ("pixel", method.pixel),
-        ("patch", method.patch),
-        ("masked", method.masked),
-    ):
-        if is_on:
-            idle[f"{name}.start"] = getattr(losses, name).start
-    for name, first in idle.items():
-        if first >= steps:
-            log.warning("--%s is %d, and the run has %d steps only", name, first, steps)
-
-
-def refuse_targetless(data: UDAData, method: MethodOptions, steps: int) -> None:
-    """Check that a method that looks at a target has one, and the time to.
+def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
+    """The data as the method needs them.
 
     Raises:
-        PipaError: It has not.
+        PipaError: The method needs target images and none are given, or training ends before
+            `method.start`.
     """
-    if not method.sees_target:
-        return
-    if data.target is None:
-        raise PipaError(
-            f"{method.name.replace('_', '-')} needs target images",
-            "--data.target",
-            "Give a folder of images, or --method.name source_only.",
-        )
-    if method.start >= steps:
+    needs = needs_of(method, terms)
+    if needs.target and method.start >= steps:
         raise PipaError(
             f"is {method.start}: with {steps} steps the target is never looked at",
             "--method.start",
             "Lower it (and --patch.start), or train for longer.",
         )
+    return data.answer(needs)
+
+
+def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
+    """Warn about what would start only after the last step."""
+    starts = {f"{term.name}.start": term.start for term in terms}
+    for name, first in ({"optim.warm_up": optim.warm_up} | starts).items():
+        if first >= steps:
+            log.warning("--%s is %d, and the run has %d steps only", name, first, steps)
 
 
 def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
@@ -225,75 +174,6 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     return last if resume else None
 
 
-def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
-    """Rows of `metrics.csv` up to the checkpoint: Lightning's logger starts the file anew."""
-    file = out / "metrics.csv"
-    if last is None or not file.is_file():
-        return []
-    reached = read_checkpoint(last)["global_step"]
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-    return [row for row in rows if int(row.get("step", reached)) < reached]
-
-
-def build_trainer(
-    out: Path,
-    data: UDAData,
-    options: Mapping[str, Any],
-    callbacks: Sequence[Callback],
-    earlier: Sequence[Mapping[str, str]] = (),
-) -> L.Trainer:
-    """Lightning's trainer, with our loggers and callbacks; `options` are its own arguments."""
-    table = CSVLogger(out, name=None, version="")
-    for row in earlier:
-        table.experiment.log_metrics(row, int(row["step"]))
-    table.save()
-    given = dict(options)
-    if uses_several(given) and given.get("strategy", "auto") == "auto":
-        # Terms that start late leave projection heads without a gradient.
-        given["strategy"] = "ddp_find_unused_parameters_true"
-    every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
-    return L.Trainer(
-        **given,
-        val_check_interval=min(int(every), given["max_steps"]),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=[
-            TensorBoardLogger(out, name=None, version="tensorboard"),
-            table,
-        ],
-        callbacks=[
-            *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
-            Throughput(),
-            FiniteGuard(),
-            Pictures(data.labels.colours, every=int(every)),
-            ModelCheckpoint(
-                out / "checkpoints",
-                filename="step{step}",
-                auto_insert_metric_name=False,
-                every_n_train_steps=int(every),
-                save_last=True,
-                save_top_k=1,
-                enable_version_counter=False,
-            ),
-            *callbacks,
-        ],
-    )
-
-
-def uses_several(options: Mapping[str, Any]) -> bool:
-    """Whether Lightning's trainer will train in several processes; the command line gives words."""
-    devices = options.get("devices") or "auto"
-    if options.get("num_nodes", 1) > 1:
-        return True
-    if str(devices) in ("auto", "-1"):
-        return options.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
-    if str(devices).isdigit():
-        return int(devices) > 1
-    listed = devices.split(",") if isinstance(devices, str) else devices
-    return sum(str(device).strip() != "" for device in listed) > 1
-
-
 def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     """Scores of the finished student on the whole validation set."""
     if data.validation is None:
@@ -312,34 +192,3 @@ def write_run(out: Path, module: Method, result: Result | None, seconds: float |
     if result is not None:
         record |= result.as_dict()
     write_text(out / "results.json", json.dumps(record, indent=1))
-
-
-def environment() -> dict[str, str]:
-    """Versions and commit that a number depends on."""
-    try:
-        git = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError:  # a machine without git
-        git = ""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "git": git,
-        **{name: version(name) for name in PACKAGES},
-    }
-
-
-def hush_lightning() -> None:
-    """Hide advertisements, and advice that does not apply to runs without epochs."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*is deprecated.*",
-        ".*exists and is not empty.*",
-        ".*in eval mode at the start of training.*",  # the teacher, on purpose
-        ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*dirpath has changed.*",  # a run that was moved, then resumed
-        ".*manual optimization and every_n_train_steps.*",  # after the update is what we want
-    ):
-        warnings.filterwarnings("ignore", text)

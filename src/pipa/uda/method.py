@@ -19,8 +19,8 @@ from pipa.uda.teacher import Pseudo
 
 
 @dataclass
-class Moment:
-    """What one step looked at, kept until the next one for pictures. References, no copies."""
+class LastStep:
+    """What the last step looked at, for pictures. References, no copies."""
 
     source: Labelled
     batch: Batch | None = None
@@ -47,13 +47,13 @@ class Method(L.LightningModule, ABC):
         self.labels, self.scores = labels, Scores(labels)
         self.result: Result | None = None
         self.scored_at = -1
-        self.moment: Moment | None = None
+        self.last_step: LastStep | None = None
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student."""
 
-    def chance(self) -> Generator:
+    def step_generator(self) -> Generator:
         """The generator of this step: a function of seed, step and process, so resuming is exact.
 
         Dropout and stochastic depth know only torch's global generator: it is seeded as well.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 from pipa.models.backbones import Backbone
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -32,7 +32,7 @@ class Optim:
             Layer l of L has lr * layer_decay ** (L - l), the last block lr itself.
 
     Raises:
-        PipaError: `layer_decay` is not in (0, 1].
+        PipaError: `layer_decay` is not in (0, 1], or `warm_up` is below 0.
     """
 
     lr: float = 6e-5
@@ -44,6 +44,7 @@ class Optim:
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
+        at_least(0, self.warm_up, "optim.warm_up")
         if not 0 < self.layer_decay <= 1:
             raise PipaError(
                 f"layer_decay is {self.layer_decay}", "optim", "It is above 0 and at most 1."

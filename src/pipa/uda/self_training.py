@@ -14,10 +14,11 @@ from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.classmix import Mixed, classmix
-from pipa.uda.method import Method, Moment
+from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
 from pipa.uda.teacher import Pseudo, Teacher
-from pipa.uda.terms import (
+from pipa.uda.terms.base import (
+    Given,
     SourceTerm,
     TargetTerm,
     prepared,
@@ -72,15 +73,16 @@ class SelfTraining(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student, term by term as in the paper."""
-        step, generator = self.global_step, self.chance()
+        step, generator = self.global_step, self.step_generator()
         self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
         source = batch.source
         if self.jitter_source:
             source = Labelled(jitter_and_blur(source.image, generator), source.label)
-        self.moment = Moment(source)
+        self.last_step = LastStep(source)
+        prediction = self.student.analyse(source.image)
         # L_ce^S, alpha L_Pixel, yours
-        losses = source_losses(self.student, source, self.source_terms, step, generator)
+        losses = source_losses(prediction, source, self.source_terms, step, generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
@@ -90,11 +92,11 @@ class SelfTraining(Method):
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            given = self.student, batch, pseudo, generator
-            for name, loss in weighted(self.target_terms, step, *given):  # beta L_Patch, MIC, yours
+            given = Given(self.student, batch, pseudo, generator)
+            for name, loss in weighted(self.target_terms, step, given):  # beta L_Patch, MIC, yours
                 losses[name] = loss
                 self.manual_backward(loss)
-            self.moment = Moment(source, batch, pseudo, mixed)
+            self.last_step = LastStep(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 

@@ -1,28 +1,48 @@
-"""Training on the source alone: what every adaptation method is compared with."""
+"""Training without a teacher: the source's labels, and terms that need no pseudo-labels."""
+
+from collections.abc import Sequence
 
 import torch
 
 from pipa.batch import Batch, Labelled
 from pipa.classes import LabelSpace
+from pipa.errors import at_least
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import jitter_and_blur
-from pipa.uda.method import Method, Moment
+from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
-from pipa.uda.terms import supervised
+from pipa.uda.terms.base import (
+    Given,
+    SourceTerm,
+    TargetTerm,
+    prepared,
+    refuse_teachers,
+    source_losses,
+    weighted,
+)
 
 
 class SourceOnly(Method):
-    """Minimise `L_ce^S` on source images.
+    """Minimise `L_ce^S` and the terms: what every adaptation method is compared with.
+
+    With `EntropyTerm` it is MinEnt (Vu et al., ADVENT, CVPR 2019); with
+    `MaskedConsistency(teacher="own")` MIC without a method beneath (Hoyer et al., CVPR 2023).
 
     Args:
         student: The network to train.
         labels: The classes.
         optim: Learning rate, schedule, clipping.
-        passes: Student passes over each batch, each with its own colours; their losses are
+        source_terms: Losses on the student's prediction for the source.
+        target_terms: Losses that run the student on the target, none of which needs a teacher.
+        start: First step with a target; before it the student learns from the source alone.
+        passes: Student passes over each source batch, each with its own colours; their losses are
             averaged. A baseline for a method with four passes a step sets 4, so that neither
             sees fewer images.
-        jitter: Colour jitter and blur on the images (the papers: none on the source).
+        jitter_source: Colour jitter and blur on the source (the papers: no).
         seed: Decides every draw of a step, together with the step's number.
+
+    Raises:
+        PipaError: A term needs a teacher, or `passes` is below 1.
     """
 
     def __init__(
@@ -31,26 +51,40 @@ class SourceOnly(Method):
         labels: LabelSpace,
         *,
         optim: Optim | None = None,
+        source_terms: Sequence[SourceTerm] = (),
+        target_terms: Sequence[TargetTerm] = (),
+        start: int = 0,
         passes: int = 1,
-        jitter: bool = False,
+        jitter_source: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(student, labels, optim, seed)
-        self.passes, self.jitter = passes, jitter
+        at_least(1, passes, "method.passes")
+        refuse_teachers(target_terms)
+        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
+        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
+        self.start, self.passes, self.jitter_source = start, passes, jitter_source
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of the student on `L_ce^S`."""
-        generator = self.chance()
-        label = batch.source.label
-        losses = []
+        """One update of the student, and of what its terms train."""
+        step, generator = self.global_step, self.step_generator()
+        losses: dict[str, torch.Tensor] = {}
         for _ in range(self.passes):
-            image = (
-                jitter_and_blur(batch.source.image, generator)
-                if self.jitter
-                else batch.source.image
-            )
-            loss = supervised(self.student.analyse(image), label) / self.passes
-            self.manual_backward(loss)
-            losses.append(loss.detach())
-        self.moment = Moment(source=Labelled(image, label))
-        self.update({"source": torch.stack(losses).sum()})
+            source = batch.source
+            if self.jitter_source:
+                source = Labelled(jitter_and_blur(source.image, generator), source.label)
+            prediction = self.student.analyse(source.image)
+            # L_ce^S, yours
+            found = source_losses(prediction, source, self.source_terms, step, generator)
+            self.manual_backward(torch.stack(list(found.values())).sum() / self.passes)
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0) + loss.detach() / self.passes
+        self.last_step = LastStep(source)
+
+        if batch.target is not None and step >= self.start:
+            given = Given(self.student, batch, None, generator)
+            for name, loss in weighted(self.target_terms, step, given):  # L_ent, yours
+                losses[name] = loss.detach()
+                self.manual_backward(loss)
+
+        self.update(losses)

@@ -96,20 +96,20 @@ class Pictures(Callback):
             board[0].experiment.add_image(name, picture, trainer.global_step)
 
     def _panels(self, module: Method) -> dict[str, Tensor]:
-        moment = module.moment
-        if moment is None:
+        last = module.last_step
+        if last is None:
             return {}
-        panels = {"source": self._row(moment.source.image, moment.source.label)}
-        if moment.batch is not None and moment.batch.target is not None:
-            assert moment.pseudo is not None
-            assert moment.mixed is not None
+        panels = {"source": self._row(last.source.image, last.source.label)}
+        if last.batch is not None and last.batch.target is not None:
+            assert last.pseudo is not None
+            assert last.mixed is not None
             panels["target and pseudo-label"] = self._row(
-                moment.batch.target.image, moment.pseudo.label
+                last.batch.target.image, last.pseudo.label
             )
-            panels["mixed"] = self._row(moment.mixed.image, moment.mixed.label)
-            pair = moment.batch.pair
+            panels["mixed"] = self._row(last.mixed.image, last.mixed.label)
+            pair = last.batch.pair
             if pair is not None:
-                panels["the two patches"] = side_by_side(pair.first.image, pair.second.image)
+                panels["the pair"] = side_by_side(pair.first.image, pair.second.image)
         return panels
 
     def _row(self, image: Tensor, label: Tensor) -> Tensor:

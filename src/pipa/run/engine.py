@@ -1,0 +1,122 @@
+"""Lightning's trainer as a run uses it: loggers, callbacks, processes, and what it must not say."""
+
+import csv
+import logging
+import platform
+import subprocess
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from pipa.data.module import UDAData
+from pipa.models.checkpoint import read_checkpoint
+from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
+
+PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
+
+
+def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
+    """Rows of `metrics.csv` up to the checkpoint: Lightning's logger starts the file anew."""
+    file = out / "metrics.csv"
+    if last is None or not file.is_file():
+        return []
+    reached = read_checkpoint(last)["global_step"]
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+    return [row for row in rows if int(row.get("step", reached)) < reached]
+
+
+def build_trainer(
+    out: Path,
+    data: UDAData,
+    options: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    earlier: Sequence[Mapping[str, str]] = (),
+) -> L.Trainer:
+    """Lightning's trainer, with our loggers and callbacks; `options` are its own arguments."""
+    table = CSVLogger(out, name=None, version="")
+    for row in earlier:
+        table.experiment.log_metrics(row, int(row["step"]))
+    table.save()
+    given = dict(options)
+    if uses_several(given) and given.get("strategy", "auto") == "auto":
+        # Terms that start late leave projection heads without a gradient.
+        given["strategy"] = "ddp_find_unused_parameters_true"
+    every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
+    return L.Trainer(
+        **given,
+        val_check_interval=min(int(every), given["max_steps"]),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=[
+            TensorBoardLogger(out, name=None, version="tensorboard"),
+            table,
+        ],
+        callbacks=[
+            *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
+            Throughput(),
+            FiniteGuard(),
+            Pictures(data.labels.colours, every=int(every)),
+            ModelCheckpoint(
+                out / "checkpoints",
+                filename="step{step}",
+                auto_insert_metric_name=False,
+                every_n_train_steps=int(every),
+                save_last=True,
+                save_top_k=1,
+                enable_version_counter=False,
+            ),
+            *callbacks,
+        ],
+    )
+
+
+def uses_several(options: Mapping[str, Any]) -> bool:
+    """Whether Lightning's trainer will train in several processes; the command line gives words."""
+    devices = options.get("devices") or "auto"
+    if options.get("num_nodes", 1) > 1:
+        return True
+    if str(devices) in ("auto", "-1"):
+        return options.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
+    if str(devices).isdigit():
+        return int(devices) > 1
+    listed = devices.split(",") if isinstance(devices, str) else devices
+    return sum(str(device).strip() != "" for device in listed) > 1
+
+
+def environment() -> dict[str, str]:
+    """Versions and commit that a number depends on."""
+    try:
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:  # a machine without git
+        git = ""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "git": git,
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def hush_lightning() -> None:
+    """Hide advertisements, and advice that does not apply to runs without epochs."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*exists and is not empty.*",
+        ".*in eval mode at the start of training.*",  # the teacher, on purpose
+        ".*resuming from a checkpoint that ended before the epoch ended.*",
+        ".*dirpath has changed.*",  # a run that was moved, then resumed
+        ".*manual optimization and every_n_train_steps.*",  # after the update is what we want
+    ):
+        warnings.filterwarnings("ignore", text)

@@ -1,0 +1,141 @@
+"""Adversarial alignment of the student's outputs: ADVENT and AdaptSegNet, single level.
+
+A discriminator tells source from target by what the student says of an image; the student learns
+to be taken for one that sees the source. The arithmetic is in `losses.adversarial`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from pipa.batch import Batch, Labelled
+from pipa.classes import LabelSpace
+from pipa.errors import PipaError
+from pipa.losses.adversarial import domain_cross_entropy
+from pipa.losses.entropy import weighted_self_information
+from pipa.models.discriminator import Discriminator
+from pipa.models.segmenter import Prediction, Segmenter
+from pipa.uda.augment import jitter_and_blur
+from pipa.uda.method import LastStep, Method
+from pipa.uda.optim import Optim
+from pipa.uda.terms.base import (
+    Given,
+    SourceTerm,
+    TargetTerm,
+    prepared,
+    refuse_teachers,
+    source_losses,
+    upsampled,
+    weighted,
+)
+
+Maps = list[tuple[Tensor, float]]
+"""What the discriminator sees of one prediction: a map `b k h w` of each output, and its share."""
+
+
+class Adversarial(Method):
+    """Minimise `L_ce^S + lambda_adv L_adv` against a discriminator that minimises `L_d`.
+
+    ADVENT (Vu et al., CVPR 2019), which shows the discriminator the weighted self-information, or
+    AdaptSegNet (Tsai et al., CVPR 2018), which shows it the softmax.
+
+    Args:
+        student: The network to adapt.
+        labels: The classes.
+        optim: Learning rate, schedule, clipping of the student; the discriminator has its own.
+        shown: From logits `b k h w` to what the discriminator sees of them, of the same shape:
+            `losses.entropy.weighted_self_information` (ADVENT) or
+            `losses.adversarial.probability` (AdaptSegNet).
+        adversarial: lambda_adv, the weight of the student's loss, above 0 (0.001 in both papers).
+        discriminator: The student's opponent; one for all outputs. None: that of the papers.
+        source_terms: Losses on the student's prediction for the source.
+        target_terms: Losses that run the student on the target, none of which needs a teacher.
+        start: First step with a target; before it the student learns from the source alone.
+        jitter_source: Colour jitter and blur on the source (the papers: no).
+        seed: Decides every draw of a step, together with the step's number.
+
+    Raises:
+        PipaError: A term needs a teacher, or `adversarial` is not above 0.
+    """
+
+    def __init__(
+        self,
+        student: Segmenter,
+        labels: LabelSpace,
+        *,
+        optim: Optim | None = None,
+        shown: Callable[[Tensor], Tensor] = weighted_self_information,
+        adversarial: float = 0.001,
+        discriminator: Discriminator | None = None,
+        source_terms: Sequence[SourceTerm] = (),
+        target_terms: Sequence[TargetTerm] = (),
+        start: int = 0,
+        jitter_source: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(student, labels, optim, seed)
+        if not adversarial > 0:
+            remedy = "Without this loss the method is --method.name source_only."
+            raise PipaError(f"is {adversarial}, must be above 0", "--method.adversarial", remedy)
+        refuse_teachers(target_terms)
+        self.discriminator = discriminator or Discriminator(labels.num_classes)
+        self.shown = shown
+        self.weight, self.start, self.jitter_source = adversarial, start, jitter_source
+        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
+        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update of the student and of the discriminator."""
+        step, generator = self.global_step, self.step_generator()
+        source = batch.source
+        if self.jitter_source:
+            source = Labelled(jitter_and_blur(source.image, generator), source.label)
+        self.last_step = LastStep(source)
+        prediction = self.student.analyse(source.image)
+        # L_ce^S, yours
+        losses = source_losses(prediction, source, self.source_terms, step, generator)
+        self.manual_backward(torch.stack(list(losses.values())).sum())
+
+        if batch.target is not None and step >= self.start:
+            of_source = self.show(prediction)
+            of_target = self.show(self.student.analyse(batch.target.image))
+            losses["adversarial"] = self.weight * self.fool(of_target)  # lambda_adv L_adv
+            self.manual_backward(losses["adversarial"])
+            losses["discriminator_source"] = self.teach(of_source, source=True)  # L_d
+            self.manual_backward(losses["discriminator_source"])
+            losses["discriminator_target"] = self.teach(of_target, source=False)
+            self.manual_backward(losses["discriminator_target"])
+
+            given = Given(self.student, batch, None, generator)
+            for name, loss in weighted(self.target_terms, step, given):  # yours
+                losses[name] = loss
+                self.manual_backward(loss)
+
+        self.update({name: loss.detach() for name, loss in losses.items()})
+
+    def show(self, prediction: Prediction) -> Maps:
+        """What the discriminator sees of a prediction, at the size of its outputs' boxes."""
+        return [(self.shown(upsampled(output)), output.weight) for output in prediction.outputs]
+
+    def fool(self, maps: Maps) -> Float[Tensor, ""]:
+        """The student's loss, `L_adv`; to it the discriminator is a constant."""
+        constant = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        each = [
+            share
+            * domain_cross_entropy(
+                functional_call(self.discriminator, constant, (seen,)), source=True
+            )
+            for seen, share in maps
+        ]
+        return torch.stack(each).sum()
+
+    def teach(self, maps: Maps, *, source: bool) -> Float[Tensor, ""]:
+        """The discriminator's loss on one domain, half of `L_d`; to it the student is constant."""
+        each = [
+            share * domain_cross_entropy(self.discriminator(seen.detach()), source=source) / 2
+            for seen, share in maps
+        ]
+        return torch.stack(each).sum()

@@ -1,0 +1,38 @@
+"""The terms of a method: each a loss with what it owns and what it needs; a file for each."""
+
+from collections.abc import Callable
+
+from pipa.uda.terms.base import Given, SourceTerm, TargetTerm, Term
+from pipa.uda.terms.entropy import EntropyTerm
+from pipa.uda.terms.feature_distance import FeatureDistance
+from pipa.uda.terms.masked import MaskedConsistency
+from pipa.uda.terms.pair_cross_entropy import PairCrossEntropy
+from pipa.uda.terms.patch import PatchTerm
+from pipa.uda.terms.pixel import PixelTerm
+
+__all__ = [
+    "TERMS",
+    "EntropyTerm",
+    "FeatureDistance",
+    "Given",
+    "MaskedConsistency",
+    "PairCrossEntropy",
+    "PatchTerm",
+    "PixelTerm",
+    "SourceTerm",
+    "TargetTerm",
+    "Term",
+]
+
+TERMS: dict[str, Callable[[], Term]] = {
+    term.name: term
+    for term in (
+        PixelTerm,
+        FeatureDistance,
+        EntropyTerm,
+        PatchTerm,
+        PairCrossEntropy,
+        MaskedConsistency,
+    )
+}
+"""Every term by its name, in the order in which a step computes them: a new one is a line here."""

@@ -1,0 +1,163 @@
+"""What a term of a method is: a named loss with a weight, and what it needs.
+
+A `SourceTerm` looks at the student's prediction on the labelled source, a `TargetTerm` runs the
+student on the unlabelled target. A term owns its projection head or frozen encoder: these are
+trained and checkpointed with the run, and are never part of the segmenter that is saved.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from pipa.batch import Batch, Labelled
+from pipa.errors import PipaError, at_least
+from pipa.losses.cross_entropy import cross_entropy
+from pipa.losses.info_nce import at_least_float32
+from pipa.models.segmenter import Output, Prediction, Segmenter
+from pipa.uda.teacher import Pseudo
+
+
+class Given(NamedTuple):
+    """What a target term is given in one step."""
+
+    student: Segmenter
+    batch: Batch
+    pseudo: Pseudo | None = None
+    """What the method's teacher says of the target; None in a method without a teacher."""
+    generator: Generator | None = None
+    """Decides every draw of the term, on the student's device; None: torch's global one."""
+
+
+class Term(nn.Module, ABC):
+    """A named loss with a weight that may start late and warm up linearly.
+
+    Args:
+        weight: Its factor in the total loss, at least 0.
+        start: First step (0-based) at which it counts.
+        warm_up: Steps over which the weight grows linearly to `weight`.
+
+    Raises:
+        PipaError: One of them is below 0.
+    """
+
+    name: str
+    """By which its loss is logged, and its section of an experiment file is called."""
+    needs_target = False
+    """Whether it reads target images (`batch.target`)."""
+    needs_pair = False
+    """Whether it reads two overlapping crops of them (`batch.pair`)."""
+    needs_teacher = False
+    """Whether it learns from what the method's teacher says."""
+    needs_pretrained = False
+    """Whether it makes sense only for an encoder that was pretrained and is trained further."""
+    needs_things = False
+    """Whether it must know which classes are things (`LabelSpace.things`)."""
+
+    def __init__(self, weight: float, start: int = 0, warm_up: int = 0) -> None:
+        super().__init__()
+        for name, value in {"weight": weight, "start": start, "warm_up": warm_up}.items():
+            at_least(0, value, f"{self.name}.{name}")
+        self.weight, self.start, self.warm_up = weight, start, warm_up
+
+    def weight_at(self, step: int) -> float:
+        """Factor at this step: 0 before `start`, `weight` after the warm-up."""
+        if step < self.start:
+            return 0.0
+        return self.weight * min(1.0, (step - self.start + 1) / max(1, self.warm_up))
+
+    def prepare(self, student: Segmenter) -> None:  # most terms have nothing to build
+        """Build what depends on the student; called once, before training."""
+
+
+class SourceTerm(Term):
+    """A loss on the student's prediction for labelled source images."""
+
+    @abstractmethod
+    def forward(
+        self, prediction: Prediction, source: Labelled, generator: Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """The loss, not yet weighted."""
+
+
+class TargetTerm(Term):
+    """A loss that runs the student on target images."""
+
+    needs_target = True
+
+    @abstractmethod
+    def forward(self, given: Given) -> Float[Tensor, ""]:
+        """The loss, not yet weighted."""
+
+
+def prepared(terms: Sequence[Term], student: Segmenter) -> nn.ModuleList:
+    """Build the terms of a method; each needs a name of its own, by which its loss is logged."""
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
+    for term in terms:
+        term.prepare(student)
+    return nn.ModuleList(terms)
+
+
+def refuse_teachers(terms: Sequence[Term]) -> None:
+    """Refuse terms that a method without a teacher cannot have.
+
+    Raises:
+        PipaError: A term needs a teacher.
+    """
+    for term in terms:
+        if term.needs_teacher:
+            raise PipaError(
+                "learns from a teacher's labels, and the method has no teacher",
+                f"term {term.name}",
+                "Leave it out, or take a method with a teacher: daformer, dacs, mic, pipa"
+                " (of MIC alone: --masked.teacher own).",
+            )
+
+
+def weighted(terms: Sequence[Term], step: int, *given: Any) -> Iterator[tuple[str, Tensor]]:
+    """Name and weighted loss of each term that counts at this step.
+
+    Lazily, so that calling `backward` after each loss frees its graph before the next is built.
+    """
+    for term in terms:
+        if weight := term.weight_at(step):
+            yield term.name, weight * term(*given)
+
+
+def source_losses(
+    prediction: Prediction,
+    source: Labelled,
+    terms: Sequence[SourceTerm],
+    step: int,
+    generator: Generator | None = None,
+) -> dict[str, Tensor]:
+    """`L_ce^S` and the source terms, weighted, by name: all of one student pass."""
+    losses = {"source": supervised(prediction, source.label)}
+    return losses | dict(weighted(terms, step, prediction, source, generator))
+
+
+def supervised(
+    prediction: Prediction,
+    label: Int[Tensor, "b h w"],
+    weight: Float[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Cross entropy of every output with the label of its box: `L_ce^S`, `L_ce^T`."""
+    total = torch.zeros((), device=label.device)
+    for output in prediction.outputs:
+        at = None if weight is None else weight[:, *output.box]
+        loss = cross_entropy(upsampled(output), label[:, *output.box], at)
+        total = total + output.weight * loss
+    return total
+
+
+def upsampled(output: Output) -> Float[Tensor, "b k _ _"]:
+    """Logits at the size of their box, in float32 even under autocast."""
+    rows, columns = output.box
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    return F.interpolate(at_least_float32(output.logits), size, mode="bilinear")

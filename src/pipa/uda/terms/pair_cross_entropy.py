@@ -1,0 +1,40 @@
+"""The control for a gain of contrast: plain cross entropy on the pair that the patch term sees."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipa.uda.augment import jitter_and_blur
+from pipa.uda.terms.base import Given, TargetTerm, supervised
+
+
+class PairCrossEntropy(TargetTerm):
+    """Plain cross entropy on the pair, with the teacher's pseudo-labels and their weight.
+
+    The same images, colours and student passes as `PatchTerm`, without its contrast: a gain of PiPa
+    (Chen et al., ACM MM 2023) over self-training that this term has as well is not one of contrast.
+
+    Args:
+        weight: Its factor in the total loss.
+        start: First step at which it counts.
+        warm_up: Steps of linear growth of the weight.
+    """
+
+    name = "pair_cross_entropy"
+    needs_pair = True
+    needs_teacher = True
+
+    def __init__(self, *, weight: float = 1.0, start: int = 0, warm_up: int = 0) -> None:
+        super().__init__(weight, start, warm_up)
+
+    def forward(self, given: Given) -> Float[Tensor, ""]:
+        """Cross entropy of both crops, each with what the teacher says of it."""
+        pair, pseudo = given.batch.pair, given.pseudo
+        assert pair is not None
+        assert pseudo is not None
+        assert pseudo.pair is not None
+        image = torch.cat([pair.first.image, pair.second.image])
+        image = jitter_and_blur(image, given.generator)
+        label = torch.cat([crop.label for crop in pseudo.pair])
+        weight = torch.cat([crop.weight for crop in pseudo.pair])
+        return supervised(given.student.analyse(image), label, weight)

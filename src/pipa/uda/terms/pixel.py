@@ -1,0 +1,143 @@
+"""PiPa's pixel term: pixels of one class attract, of other classes repel, on the source.
+
+The arithmetic is in `losses.pixel_contrast`.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from pipa.batch import IGNORE_INDEX, Labelled
+from pipa.errors import PipaError, at_least
+from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
+from pipa.models.segmenter import Prediction, Segmenter
+from pipa.uda.terms.base import SourceTerm
+from pipa.uda.terms.projection import Projection, at_centres, check_width, projection_for
+
+
+class PixelTerm(SourceTerm):
+    """PiPa's `L_Pixel`: pixels of one class attract, of other classes repel, on the source.
+
+    Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609).
+
+    Args:
+        weight: alpha of the paper (0.1).
+        temperature: tau (0.1 in the release).
+        anchors: Anchors of one step at most (release: 1024).
+        per_class: Anchors of one class of one image at most (release: 100).
+        sampling: "hard": half of the anchors where the student's decoder is wrong;
+            "random": anywhere in the class.
+        similarity: Share of the least similar positives and of the most similar negatives that
+            count for an anchor; 0.1 is the paper's rule, None takes all.
+        memory: Rows of each class kept from earlier steps as further positives and negatives, the
+            oldest leave: a semantic-aware memory bank, after the abstract of PiPa++ (arXiv
+            2407.17101); how it is filled is our choice. 0: none, as PiPa.
+        width: Width of the projection head (release: 1024).
+        dim: Length of an embedding (release: 256).
+        start: First step at which it counts.
+        warm_up: Steps of linear growth of the weight.
+
+    Raises:
+        PipaError: `width` is no multiple of 8, `memory` is below 0, or `similarity` is no share.
+    """
+
+    name = "pixel"
+    bank: Tensor | None
+    bank_label: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        weight: float = 0.1,
+        temperature: float = 0.1,
+        anchors: int = 1024,
+        per_class: int = 100,
+        sampling: Literal["hard", "random"] = "hard",
+        similarity: float | None = None,
+        memory: int = 0,
+        width: int = 256,
+        dim: int = 256,
+        start: int = 0,
+        warm_up: int = 0,
+    ) -> None:
+        super().__init__(weight, start, warm_up)
+        check_width(width, "pixel")
+        at_least(0, memory, "pixel.memory")
+        if similarity is not None and not 0 < similarity <= 1:
+            raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
+        self.temperature, self.anchors, self.per_class = temperature, anchors, per_class
+        self.sampling, self.similarity, self.memory = sampling, similarity, memory
+        self.width, self.dim = width, dim
+        self.head: Projection | None = None
+        self.register_buffer("bank", None)  # made where the number of classes is known
+        self.register_buffer("bank_label", None)
+
+    def prepare(self, student: Segmenter) -> None:
+        """Build the projection head h_pixel and the empty bank."""
+        self.head = Projection(student.backbone.channels, self.width, self.dim)
+        self._make_bank(student.num_classes, student.mean.device)
+
+    def forward(
+        self, prediction: Prediction, source: Labelled, generator: Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch; 0 with a gradient path where nothing can be contrasted."""
+        view = prediction.detail
+        head = self.head = self.head or projection_for(view.features, self.width, self.dim)
+        embedding = head(view.features)
+        label = at_centres(source.label[:, *view.box], embedding.shape[-2:])
+        guess = None
+        if self.sampling == "hard":
+            sharpest = prediction.outputs[-1]  # the output of the detail's box
+            guess = F.interpolate(sharpest.logits.detach(), label.shape[-2:], mode="bilinear")
+            guess = guess.argmax(1)
+        num_classes = prediction.outputs[0].logits.shape[1]
+        chosen = sample_anchors(
+            label,
+            guess,
+            num_classes=num_classes,
+            per_class=self.per_class,
+            total=self.anchors,
+            generator=generator,
+        )
+        rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)[chosen.index]
+        if self.bank is None:
+            self._make_bank(num_classes, rows.device)
+        loss = contrast_anchors(
+            rows,
+            chosen.label,
+            chosen.valid,
+            bank=self.bank,
+            bank_label=self.bank_label,
+            temperature=self.temperature,
+            similarity=self.similarity,
+        )
+        label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)
+        self._remember(rows.detach(), label, num_classes, generator)
+        return loss
+
+    def _make_bank(self, num_classes: int, device: torch.device) -> None:
+        if self.memory:
+            rows = num_classes * self.memory
+            self.bank = torch.zeros(rows, self.dim, device=device)
+            self.bank_label = torch.full((rows,), IGNORE_INDEX, device=device)
+
+    def _remember(
+        self,
+        rows: Float[Tensor, "n d"],
+        label: Int[Tensor, " n"],
+        num_classes: int,
+        generator: Generator | None,
+    ) -> None:
+        """Keep the newest rows of each class; of one step's, where they are too many, any."""
+        if self.bank is None or self.bank_label is None:
+            return
+        order = torch.rand(len(rows), generator=generator, device=rows.device).argsort()
+        self.bank, self.bank_label = first_of_each(
+            torch.cat([rows[order], self.bank]),
+            torch.cat([label[order], self.bank_label]),
+            num_classes,
+            self.memory,
+        )
