@@ -25,11 +25,11 @@ from pipa.uda.terms.base import (
     Given,
     SourceTerm,
     TargetTerm,
+    active,
     prepared,
     refuse_teachers,
     source_losses,
     upsampled,
-    weighted,
 )
 
 Maps = list[tuple[Tensor, float]]
@@ -89,18 +89,19 @@ class Adversarial(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student and of the discriminator."""
-        step, generator = self.global_step, self.step_generator()
-        source = batch.source
+        step = self.global_step
+        source, generator = batch.source, self.step_generator("source")
         if self.jitter_source:
             source = Labelled(jitter_and_blur(source.image, generator), source.label)
         self.last_step = LastStep(source)
         prediction = self.student.analyse(source.image)
         # L_ce^S, yours
-        losses = source_losses(prediction, source, self.source_terms, step, generator)
+        losses = source_losses(prediction, source, self.source_terms, step, self.step_generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
             of_source = self.show(prediction)
+            self.step_generator("adversarial")
             of_target = self.show(self.student.analyse(batch.target.image))
             losses["adversarial"] = self.weight * self.fool(of_target)  # lambda_adv L_adv
             self.manual_backward(losses["adversarial"])
@@ -109,10 +110,10 @@ class Adversarial(Method):
             losses["discriminator_target"] = self.teach(of_target, source=False)
             self.manual_backward(losses["discriminator_target"])
 
-            given = Given(self.student, batch, None, generator)
-            for name, loss in weighted(self.target_terms, step, given):  # yours
-                losses[name] = loss
-                self.manual_backward(loss)
+            for term, weight in active(self.target_terms, step):  # yours
+                given = Given(self.student, batch, None, self.step_generator(term.name))
+                losses[term.name] = weight * term(given)
+                self.manual_backward(losses[term.name])
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 

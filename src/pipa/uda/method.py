@@ -1,5 +1,6 @@
 """What every method shares with every other: a student, an optimiser, a validation. No training."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -53,14 +54,19 @@ class Method(L.LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student."""
 
-    def step_generator(self) -> Generator:
-        """The generator of this step: a function of seed, step and process, so resuming is exact.
+    def step_generator(self, part: str) -> Generator:
+        """The generator of one part of this step: "source", "mixed", or the name of a term.
 
-        Dropout and stochastic depth know only torch's global generator: it is seeded as well.
+        It is a function of seed, step, process and part, so that resuming is exact and switching a
+        term on never changes what the others draw. Dropout, stochastic depth and HRDA's detail crop
+        draw from torch's global generator, which is seeded as well, with another number.
         """
-        seed = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
-        torch.manual_seed(seed)
-        return torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(self._seed_of("torch", part))
+        return torch.Generator(self.device).manual_seed(self._seed_of("own", part))
+
+    def _seed_of(self, *names: str) -> int:
+        key = (self.seed, self.global_step, self.global_rank, *names)
+        return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7])
 
     def update(self, losses: dict[str, Tensor]) -> None:
         """Step, follow the schedule, and log each loss by its name."""

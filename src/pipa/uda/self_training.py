@@ -21,10 +21,10 @@ from pipa.uda.terms.base import (
     Given,
     SourceTerm,
     TargetTerm,
+    active,
     prepared,
     source_losses,
     supervised,
-    weighted,
 )
 
 
@@ -73,29 +73,30 @@ class SelfTraining(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student, term by term as in the paper."""
-        step, generator = self.global_step, self.step_generator()
+        step = self.global_step
         self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
-        source = batch.source
+        source, generator = batch.source, self.step_generator("source")
         if self.jitter_source:
             source = Labelled(jitter_and_blur(source.image, generator), source.label)
         self.last_step = LastStep(source)
         prediction = self.student.analyse(source.image)
         # L_ce^S, alpha L_Pixel, yours
-        losses = source_losses(prediction, source, self.source_terms, step, generator)
+        losses = source_losses(prediction, source, self.source_terms, step, self.step_generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
+            later = active(self.target_terms, step)
             pseudo = self.teacher.label(batch.target, batch.pair)  # p_T and its weight q_T
-            mixed = self.mix(batch.source, batch.target, pseudo, generator)
+            mixed = self.mix(batch.source, batch.target, pseudo, self.step_generator("mixed"))
             prediction = self.student.analyse(mixed.image)
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            given = Given(self.student, batch, pseudo, generator)
-            for name, loss in weighted(self.target_terms, step, given):  # beta L_Patch, MIC, yours
-                losses[name] = loss
-                self.manual_backward(loss)
+            for term, weight in later:  # beta L_Patch, MIC, yours
+                given = Given(self.student, batch, pseudo, self.step_generator(term.name))
+                losses[term.name] = weight * term(given)
+                self.manual_backward(losses[term.name])
             self.last_step = LastStep(source, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

@@ -15,10 +15,10 @@ from pipa.uda.terms.base import (
     Given,
     SourceTerm,
     TargetTerm,
+    active,
     prepared,
     refuse_teachers,
     source_losses,
-    weighted,
 )
 
 
@@ -67,24 +67,25 @@ class SourceOnly(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student, and of what its terms train."""
-        step, generator = self.global_step, self.step_generator()
+        step = self.global_step
         losses: dict[str, torch.Tensor] = {}
-        for _ in range(self.passes):
-            source = batch.source
+        for number in range(self.passes):
+            source, generator = batch.source, self.step_generator(f"source{number or ''}")
             if self.jitter_source:
                 source = Labelled(jitter_and_blur(source.image, generator), source.label)
             prediction = self.student.analyse(source.image)
             # L_ce^S, yours
-            found = source_losses(prediction, source, self.source_terms, step, generator)
+            found = source_losses(prediction, source, self.source_terms, step, self.step_generator)
             self.manual_backward(torch.stack(list(found.values())).sum() / self.passes)
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0) + loss.detach() / self.passes
         self.last_step = LastStep(source)
 
         if batch.target is not None and step >= self.start:
-            given = Given(self.student, batch, None, generator)
-            for name, loss in weighted(self.target_terms, step, given):  # L_ent, yours
-                losses[name] = loss.detach()
+            for term, weight in active(self.target_terms, step):  # L_ent, yours
+                given = Given(self.student, batch, None, self.step_generator(term.name))
+                loss = weight * term(given)
                 self.manual_backward(loss)
+                losses[term.name] = loss.detach()
 
         self.update(losses)

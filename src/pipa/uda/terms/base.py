@@ -6,8 +6,8 @@ trained and checkpointed with the run, and are never part of the segmenter that 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -74,6 +74,9 @@ class Term(nn.Module, ABC):
         """Build what depends on the student; called once, before training."""
 
 
+AnyTerm = TypeVar("AnyTerm", bound=Term)
+
+
 class SourceTerm(Term):
     """A loss on the student's prediction for labelled source images."""
 
@@ -120,14 +123,10 @@ def refuse_teachers(terms: Sequence[Term]) -> None:
             )
 
 
-def weighted(terms: Sequence[Term], step: int, *given: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name and weighted loss of each term that counts at this step.
-
-    Lazily, so that calling `backward` after each loss frees its graph before the next is built.
-    """
-    for term in terms:
-        if weight := term.weight_at(step):
-            yield term.name, weight * term(*given)
+def active(terms: Sequence[AnyTerm], step: int) -> list[tuple[AnyTerm, float]]:
+    """The terms that count at this step, each with its weight."""
+    weights = [(term, term.weight_at(step)) for term in terms]
+    return [(term, weight) for term, weight in weights if weight]
 
 
 def source_losses(
@@ -135,11 +134,21 @@ def source_losses(
     source: Labelled,
     terms: Sequence[SourceTerm],
     step: int,
-    generator: Generator | None = None,
-) -> dict[str, Tensor]:
-    """`L_ce^S` and the source terms, weighted, by name: all of one student pass."""
+    generator_of: Callable[[str], Generator],
+) -> dict[str, Float[Tensor, ""]]:
+    """`L_ce^S` and the source terms, weighted, by name: all of one student pass.
+
+    Args:
+        prediction: The student's, for the source.
+        source: Its labels.
+        terms: The source terms.
+        step: The number of the step.
+        generator_of: Gives the generator of each term, by its name.
+    """
     losses = {"source": supervised(prediction, source.label)}
-    return losses | dict(weighted(terms, step, prediction, source, generator))
+    for term, weight in active(terms, step):
+        losses[term.name] = weight * term(prediction, source, generator_of(term.name))
+    return losses
 
 
 def supervised(
