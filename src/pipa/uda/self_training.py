@@ -87,7 +87,8 @@ class SelfTraining(Method):
 
         if batch.target is not None and step >= self.start:
             later = active(self.target_terms, step)
-            pseudo = self.teacher.label(batch.target, batch.pair)  # p_T and its weight q_T
+            pair = batch.pair if any(term.needs_pair for term, _ in later) else None
+            pseudo = self.teacher.label(batch.target, pair)  # p_T and its weight q_T
             mixed = self.mix(batch.source, batch.target, pseudo, self.step_generator("mixed"))
             prediction = self.student.analyse(mixed.image)
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
