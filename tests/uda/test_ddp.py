@@ -20,7 +20,7 @@ from torch import nn
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.module import UDAData
 from pipa.run.train import build_trainer
-from pipa.uda.classmix import Mixed
+from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining

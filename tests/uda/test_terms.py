@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
-from pipa.uda.classmix import classmix
+from pipa.uda.mixing import mix_images
 from pipa.uda.pipa_terms import PatchTerm, PixelTerm, at_centres, pick
 from pipa.uda.teacher import Pseudo, Teacher
 from pipa.uda.terms import FeatureDistance, MaskedConsistency, ViewsTerm, supervised
@@ -344,7 +344,7 @@ def test_nothing_waits_for_the_device():
             term(student.analyse(batch.source.image), batch.source).backward()
         teacher.follow(student, 3)
         pseudo = teacher.label(batch.target, batch.pair)
-        mixed = classmix(batch.source, batch.target, pseudo)
+        mixed = mix_images(batch.source, batch.target, pseudo)
         supervised(student.analyse(mixed.image), mixed.label, mixed.weight).backward()
         patch(student, batch, pseudo).backward()
         with pytest.raises(DataDependentOutputException):

@@ -25,7 +25,7 @@ from pipa.losses.pixel_contrast import contrast_anchors, first_anchors
 from pipa.models.hrda import HRDA
 from pipa.models.mmseg import SEGMENTER, load, rename
 from pipa.models.segmenter import Prediction, Segmenter
-from pipa.uda.classmix import Mixed, paste_mask
+from pipa.uda.mixing import Mixed, paste_mask
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.terms import FeatureDistance, SourceTerm

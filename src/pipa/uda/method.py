@@ -14,7 +14,7 @@ from pipa.classes import LabelSpace
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
-from pipa.uda.classmix import Mixed
+from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim, parameter_groups, warmup_poly
 from pipa.uda.teacher import Pseudo
 

@@ -13,8 +13,8 @@ from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import jitter_and_blur
-from pipa.uda.classmix import Mixed, classmix
 from pipa.uda.method import LastStep, Method
+from pipa.uda.mixing import Mixed, mix_images
 from pipa.uda.optim import Optim
 from pipa.uda.teacher import Pseudo, Teacher
 from pipa.uda.terms.base import (
@@ -106,6 +106,6 @@ class SelfTraining(Method):
         self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator
     ) -> Mixed:
         """x^Mix: ClassMix, then colour jitter and blur."""
-        mixed = classmix(source, target, pseudo, generator)
+        mixed = mix_images(source, target, pseudo, generator)
         mixed.image = jitter_and_blur(mixed.image, generator)
         return mixed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recipe import golden, image, labels
 
 from pipa.batch import Labelled, Unlabelled
-from pipa.uda.classmix import choose_classes, classmix, paste_mask
+from pipa.uda.mixing import choose_classes, mix_images, paste_mask
 from pipa.uda.teacher import Pseudo
 
 ARRAYS, META = golden("dacs_parts")
@@ -76,14 +76,14 @@ def test_every_pixel_comes_whole_from_one_side(seed):
     )
     quality = torch.rand(2, 6, 5, generator=generator) * 0.9
     pseudo = Pseudo(torch.full((2, 6, 5), 7), quality, quality)
-    mixed = classmix(source, target, pseudo, torch.Generator().manual_seed(seed))
+    mixed = mix_images(source, target, pseudo, torch.Generator().manual_seed(seed))
     pasted = mixed.weight == 1
     assert pasted.any()
     assert not (pasted & (source.label == 255)).any()
     assert torch.equal(mixed.label, source.label.where(pasted, pseudo.label))
     assert torch.equal(mixed.weight, torch.ones(()).where(pasted, pseudo.weight))
     assert torch.equal(mixed.image, source.image.where(pasted[:, None], target.image))
-    again = classmix(source, target, pseudo, torch.Generator().manual_seed(seed))
+    again = mix_images(source, target, pseudo, torch.Generator().manual_seed(seed))
     assert torch.equal(mixed.image, again.image)
 
 
@@ -94,3 +94,60 @@ def test_every_class_has_the_same_chance():
     for c in (0, 3, 9, 18):
         assert share[c].item() == pytest.approx(0.5, abs=0.05)
     assert share.sum() == 2
+
+
+def parts(seed, b=3, h=20, w=30, classes=11):
+    """Source, target and pseudo-labels; every pixel differs from every other."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(classes, (b, h, w), generator=generator)
+    label[torch.rand(b, h, w, generator=generator) < 0.2] = 255
+    source = Labelled(torch.rand(b, 3, h, w, generator=generator), label)
+    valid = torch.ones(b, h, w, dtype=torch.bool)
+    target = Unlabelled(torch.rand(b, 3, h, w, generator=generator), valid)
+    weight = (torch.rand(b, h, w, generator=generator) < 0.5).float()
+    pseudo = torch.randint(classes, (b, h, w), generator=generator)
+    return source, target, Pseudo(pseudo, weight, weight)
+
+
+@pytest.mark.parametrize("classes", [2, 11, 19])
+@pytest.mark.parametrize("size", [(20, 30), (1, 7), (33, 32)])
+def test_rectangles_are_whole_and_inside(classes, size):
+    source, target, pseudo = parts(0, 3, *size, classes)
+    mixed = mix_images(source, target, pseudo, torch.Generator().manual_seed(1), mix="rectangle")
+    pasted = (mixed.image == source.image).all(dim=1)
+    for i, one in enumerate(pasted):
+        rows, columns = one.any(dim=1).nonzero(), one.any(dim=0).nonzero()
+        high, wide = round(0.7 * size[0]), round(0.7 * size[1])
+        assert (len(rows), len(columns)) == (high, wide)
+        assert one[rows[0] : rows[0] + high, columns[0] : columns[0] + wide].all()
+        assert one.sum() == high * wide
+        assert torch.equal(mixed.image[i, :, ~one], target.image[i, :, ~one])
+        assert torch.equal(mixed.label[i], source.label[i].where(one, pseudo.label[i]))
+        assert torch.equal(mixed.weight[i], torch.ones(()).where(one, pseudo.weight[i]))
+
+
+def test_rectangles_reach_every_place():
+    source, target, pseudo = parts(0, 2000, 4, 5)
+    mixed = mix_images(source, target, pseudo, torch.Generator().manual_seed(1), mix="rectangle")
+    pasted = (mixed.image == source.image).all(dim=1)  # 3 rows of 4, 4 columns of 5
+    assert pasted[:, 0, 0].float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert pasted[:, 3, 4].float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert pasted[:, 1:3, 1:4].all()
+
+
+def test_without_mixing_the_target_is_taught_as_it_is():
+    source, target, pseudo = parts(0)
+    mixed = mix_images(source, target, pseudo, mix="none")
+    assert torch.equal(mixed.image, target.image)
+    assert torch.equal(mixed.label, pseudo.label)
+    assert torch.equal(mixed.weight, pseudo.weight)
+
+
+@pytest.mark.parametrize("mix", ["class", "rectangle"])
+def test_the_generator_decides_what_is_pasted(mix):
+    found = [
+        mix_images(*parts(0), torch.Generator().manual_seed(seed), mix=mix).image
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])

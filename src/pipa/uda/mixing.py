@@ -1,0 +1,109 @@
+"""Mixed images: a part of a source image pasted onto a target image, with what to teach there.
+
+ClassMix: Olsson et al., WACV 2021; between domains: DACS, Tranheden et al., WACV 2021. Two
+differences from DAFormer@mmseg/models/utils/dacs_transforms.py: classes are counted in each image,
+not in the whole batch, and 255 is not one of them. Rectangles: CutMix, Yun et al., ICCV 2019.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from pipa.batch import IGNORE_INDEX, Labelled, Unlabelled
+from pipa.uda.teacher import Pseudo
+
+Mix = Literal["class", "rectangle", "none"]
+"""What is pasted: see `mix_images`."""
+SIDE = 0.7
+"""Sides of the rectangle, as a share of the image's."""
+
+
+@dataclass
+class Mixed:
+    """x^Mix and what to teach on it."""
+
+    image: Float[Tensor, "b 3 h w"]
+    label: Int[Tensor, "b h w"]
+    """Ground truth where the source was pasted, pseudo-labels elsewhere."""
+    weight: Float[Tensor, "b h w"]
+    """1 where the source was pasted, the pseudo-labels' weight elsewhere."""
+
+
+def mix_images(
+    source: Labelled,
+    target: Unlabelled,
+    pseudo: Pseudo,
+    generator: Generator | None = None,
+    *,
+    mix: Mix = "class",
+) -> Mixed:
+    """Paste a part of each source image onto the target image beside it.
+
+    Args:
+        source: As many images as `target`, of the same size.
+        target: The images below.
+        pseudo: What the teacher says of them.
+        generator: Decides what is pasted; of the images' device.
+        mix: "class": the pixels of half of the classes of the image (ClassMix), the papers' way;
+            it needs more than two classes. "rectangle": one of 70 % of the height and the width, at
+            a random place. "none": nothing, the target image itself is taught.
+    """
+    if mix == "none":
+        return Mixed(target.image, pseudo.label, pseudo.weight)
+    if mix == "rectangle":
+        paste = rectangle_mask(source.label, generator)
+    else:
+        paste = paste_mask(source.label, choose_classes(source.label, generator))
+    return Mixed(
+        image=torch.where(paste[:, None], source.image, target.image),
+        label=torch.where(paste, source.label, pseudo.label),
+        weight=torch.where(paste, 1.0, pseudo.weight),
+    )
+
+
+def choose_classes(
+    label: Int[Tensor, "b h w"], generator: Generator | None = None
+) -> Bool[Tensor, "b 256"]:
+    """Half of the classes that each image shows, rounded up, by id; never 255."""
+    b = label.shape[0]
+    present = torch.zeros(b, IGNORE_INDEX + 1, dtype=torch.bool, device=label.device)
+    present.scatter_(1, label.flatten(1), True)
+    present[:, IGNORE_INDEX] = False
+    key = torch.rand(present.shape, generator=generator, device=label.device)
+    rank = key.masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)
+    half = (present.sum(dim=1, keepdim=True) + 1) // 2
+    return rank < half
+
+
+def paste_mask(label: Int[Tensor, "b h w"], chosen: Bool[Tensor, "b 256"]) -> Bool[Tensor, "b h w"]:
+    """Pixels whose class is among those chosen of their image."""
+    return chosen.gather(1, label.flatten(1)).view_as(label)
+
+
+def rectangle_mask(
+    label: Int[Tensor, "b h w"], generator: Generator | None = None, *, side: float = SIDE
+) -> Bool[Tensor, "b h w"]:
+    """A rectangle inside each image; every place is equally likely.
+
+    Args:
+        label: Gives the size and the device; what it holds does not matter.
+        generator: Decides the places.
+        side: Sides of the rectangle, as a share of the image's, rounded to whole pixels.
+    """
+    _, h, w = label.shape
+    rows = _spans(label, h, round(side * h), generator)
+    columns = _spans(label, w, round(side * w), generator)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _spans(
+    label: Int[Tensor, "b h w"], length: int, part: int, generator: Generator | None
+) -> Bool[Tensor, "b n"]:
+    """Of each image, which of `length` pixels lie in a part of them at a random place."""
+    b, device = len(label), label.device
+    first = torch.randint(length - part + 1, (b, 1), generator=generator, device=device)
+    offset = torch.arange(length, device=device) - first
+    return (offset >= 0) & (offset < part)
