@@ -1,11 +1,14 @@
 """The teacher: a moving average of the student that labels target images.
 
 Mean teacher (Tarvainen and Valpola, NeurIPS 2017), with DACS's quality weight (Tranheden et al.,
-WACV 2021), as DAFormer, HRDA and PiPa have it (DAFormer@mmseg/models/uda/dacs.py).
+WACV 2021), as DAFormer, HRDA and PiPa have it (DAFormer@mmseg/models/uda/dacs.py). Two options help
+where few pixels are sure: weights that are balanced over the classes, and shares of the classes
+that are pulled towards the source's.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipa.batch import CropPair, Unlabelled
+from pipa.errors import PipaError
 from pipa.models.segmenter import Segmenter
+
+PseudoWeight = Literal["share", "confidence", "balanced"]
+"""How pseudo-labels are weighted: see `pseudo_label`."""
 
 
 @dataclass
@@ -23,7 +30,8 @@ class Pseudo:
     label: Int[Tensor, "b h w"]
     """The most probable class of every pixel, also where `weight` is 0."""
     weight: Float[Tensor, "b h w"]
-    """q_T, the share of sure pixels, in [0, 1]; 0 where the target is not valid."""
+    """In [0, 1]: q_T, the share of sure pixels, or 1 for the pixels that count and 0 for the
+    others (see `PseudoWeight`); 0 where the target is not valid."""
     confidence: Float[Tensor, "b h w"]
     """Probability of `label`, in [0, 1]."""
     pair: "tuple[Pseudo, Pseudo] | None" = None
@@ -43,6 +51,13 @@ class Teacher(nn.Module):
         confidence: Pixels of at least this probability are sure (DACS: 0.968).
         per_image: Take q_T of each image, as DAFormer's paper has it; by default it is the share
             over the whole batch, as the code of DACS, DAFormer, HRDA and PiPa has it.
+        pseudo_weight: What weighs a pseudo-label: "share", the papers' q_T; "confidence", 1 for the
+            sure pixels; "balanced", 1 for the sure pixels and the surer half of each class.
+        align_shares: How far the class shares of the predictions are pulled towards those of the
+            source's labels (see `ShareAlignment`), 0 .. 1; 0: not at all.
+
+    Raises:
+        PipaError: `align_shares` is not in 0 .. 1.
     """
 
     def __init__(
@@ -52,10 +67,16 @@ class Teacher(nn.Module):
         momentum: float = 0.999,
         confidence: float = 0.968,
         per_image: bool = False,
+        pseudo_weight: PseudoWeight = "share",
+        align_shares: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.momentum, self.confidence, self.per_image = momentum, confidence, per_image
+        self.pseudo_weight: PseudoWeight = pseudo_weight
+        self.alignment = (
+            ShareAlignment(student.num_classes, exponent=align_shares) if align_shares else None
+        )
         self.train()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -85,13 +106,99 @@ class Teacher(nn.Module):
         torch._foreach_lerp_(mine, theirs, 1 - alpha)  # one kernel for all of them
 
     @torch.no_grad()
+    def observe(self, label: Int[Tensor, "b h w"]) -> None:
+        """Count the classes of source labels, for `align_shares`; without it, do nothing."""
+        if self.alignment is not None:
+            self.alignment.observe(label)
+
+    @torch.no_grad()
     def label(self, target: Unlabelled, pair: CropPair | None = None) -> Pseudo:
         """Label target images, and the two crops of a pair; images are RGB in [0, 1]."""
         logits = self.network(target.image)
-        pseudo = pseudo_label(logits, target.valid, self.confidence, per_image=self.per_image)
+        if self.alignment is not None:
+            logits = self.alignment(logits, target.valid)
+        pseudo = pseudo_label(
+            logits,
+            target.valid,
+            self.confidence,
+            per_image=self.per_image,
+            pseudo_weight=self.pseudo_weight,
+        )
         if pair is not None:
             pseudo.pair = self.label(pair.first), self.label(pair.second)
         return pseudo
+
+
+class ShareAlignment(nn.Module):
+    """Distribution alignment: pull the class shares of predictions towards the source's.
+
+    Probabilities are multiplied by (source share / predicted share) ** exponent and renormalised
+    (Berthelot et al., ReMixMatch, ICLR 2020). The target need not have the source's shares, hence
+    the ratio is clipped, and an exponent below 1 corrects a part of it only. Both shares are
+    running averages over batches, kept in buffers, so that a run that is resumed goes on exactly.
+
+    Args:
+        num_classes: Number of classes, k.
+        exponent: In (0, 1]; 1 corrects the shares in full, where the ratio is not clipped.
+        momentum: Of the running averages: 0.99 averages over the last 100 batches or so.
+
+    Raises:
+        PipaError: `exponent` is not in (0, 1].
+    """
+
+    source: Tensor
+    """Decaying sum of the class shares of the source's labels, (k,); 0 before the first."""
+    predicted: Tensor
+    """The same of the predictions on the target, (k,)."""
+    limits = 0.1, 10.0
+    """What the ratio of the shares is clipped to."""
+
+    def __init__(self, num_classes: int, *, exponent: float, momentum: float = 0.99) -> None:
+        super().__init__()
+        if not 0 < exponent <= 1:
+            raise PipaError(
+                f"is {exponent}", "align_shares", "Give a number from 0 (off) to 1 (in full)."
+            )
+        self.exponent, self.momentum = exponent, momentum
+        self.register_buffer("source", torch.zeros(num_classes))
+        self.register_buffer("predicted", torch.zeros(num_classes))
+
+    def observe(self, label: Int[Tensor, "b h w"]) -> None:
+        """Take the classes of a batch of source labels into the running average; skip 255.
+
+        With rare class sampling these are the shares of the crops that it draws, in which rare
+        classes have more than they have in the source.
+        """
+        k = len(self.source)
+        count = self.source.new_zeros(k + 1)  # the last one is of 255
+        ids = label.flatten().clamp(max=k)
+        count.scatter_add_(0, ids, torch.ones_like(ids, dtype=count.dtype))
+        self._average(self.source, count[:k])
+
+    def forward(
+        self, logits: Float[Tensor, "b k h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Float[Tensor, "b k h w"]:
+        """Logits whose softmax is aligned; before the first `observe` they stay as they are.
+
+        Args:
+            logits: The teacher's, on target images.
+            valid: Where the target counts for the predicted shares.
+        """
+        logits = logits.float()
+        probability = logits.softmax(dim=1) * valid[:, None]
+        self._average(self.predicted, probability.sum(dim=(0, 2, 3)))
+        ratio = _shares(self.source) / _shares(self.predicted)
+        ratio = torch.where(self.source.any() & self.predicted.any(), ratio, 1.0)
+        return logits + self.exponent * ratio.clamp(*self.limits).log().view(1, -1, 1, 1)
+
+    def _average(self, total: Tensor, count: Float[Tensor, " k"]) -> None:
+        """Add the shares of a batch; one without any pixel adds nothing."""
+        total.mul_(self.momentum).add_(count / count.sum().clamp(min=1))
+
+
+def _shares(total: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """Shares of the classes in a decaying sum, each at least 1e-6, so that 0 / 0 is 1."""
+    return (total / total.sum()).clamp(min=1e-6)
 
 
 def pseudo_label(
@@ -100,18 +207,55 @@ def pseudo_label(
     threshold: float = 0.968,
     *,
     per_image: bool = False,
+    pseudo_weight: PseudoWeight = "share",
 ) -> Pseudo:
-    """Classes, their probability, and q_T: the share of *all* pixels that reach `threshold`.
+    """Classes, their probability, and their weight.
 
     Args:
         logits: The teacher's, one plane for each class.
         valid: Where a pseudo-label may be trusted; the weight is 0 elsewhere.
         threshold: Probability of a sure pixel (DACS: 0.968).
         per_image: q_T of each image instead of one for the batch.
+        pseudo_weight: "share": q_T everywhere, the share of *all* pixels that are sure (DACS);
+            "confidence": 1 for sure pixels, 0 for the others (FixMatch: Sohn et al., NeurIPS 2020);
+            "balanced": 1 for sure pixels and for the surer half of the valid pixels of each class
+            of the batch, 0 for the others (the half of each class: CBST, Zou et al., ECCV 2018).
     """
     logits = logits.float()
     best, label = logits.max(dim=1)
     confidence = (best - logits.logsumexp(dim=1)).exp()  # softmax, at the best class alone
-    sure = (confidence >= threshold).float()
-    quality = sure.mean(dim=(1, 2), keepdim=True) if per_image else sure.mean()
-    return Pseudo(label, quality * valid, confidence)
+    sure = confidence >= threshold
+    if pseudo_weight == "share":
+        share = sure.float()
+        quality = share.mean(dim=(1, 2), keepdim=True) if per_image else share.mean()
+        return Pseudo(label, quality * valid, confidence)
+    if pseudo_weight == "balanced":
+        sure = sure | (confidence >= class_medians(confidence, label, valid, logits.shape[1]))
+    return Pseudo(label, (sure & valid).float(), confidence)
+
+
+def class_medians(
+    confidence: Float[Tensor, "b h w"],
+    label: Int[Tensor, "b h w"],
+    valid: Bool[Tensor, "b h w"],
+    num_classes: int,
+) -> Float[Tensor, "b h w"]:
+    """Of each pixel, the confidence that the surer half of its class reaches in the batch.
+
+    The half is rounded up: a class's only pixel belongs to it. Sorted by class, and within a class
+    by falling confidence, pixels of a class are a run, and the answer stands in its middle.
+
+    Args:
+        confidence: Probability of `label`.
+        label: The class of each pixel, in [0, k).
+        valid: Pixels that count; where a class has none, its answer has no meaning.
+        num_classes: k.
+    """
+    group = label.where(valid, num_classes).flatten()  # pixels that do not count come last
+    order = confidence.flatten().argsort(descending=True)
+    order = order[group[order].argsort(stable=True)]
+    count = torch.zeros(num_classes + 1, dtype=torch.long, device=group.device)
+    count.scatter_add_(0, group, torch.ones_like(group))
+    middle = count.cumsum(0) - count + (count + 1) // 2 - 1
+    median = confidence.flatten()[order[middle.clamp(min=0)]]
+    return median[label]
