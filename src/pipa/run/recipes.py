@@ -30,9 +30,12 @@ from pipa.losses.entropy import weighted_self_information
 from pipa.models.segmenter import Segmenter
 from pipa.uda.adversarial import Adversarial
 from pipa.uda.method import Method
+from pipa.uda.mixing import Mix
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
+from pipa.uda.style import Restyle, Style
+from pipa.uda.teacher import PseudoWeight
 from pipa.uda.terms import TERMS, SourceTerm, TargetTerm, Term
 
 log = logging.getLogger("pipa")
@@ -61,7 +64,7 @@ class Recipe:
 
 _ADVENT = partial(Adversarial, shown=weighted_self_information)
 _ADAPTSEGNET = partial(Adversarial, shown=probability)
-_TEACHER = ("momentum", "confidence")
+_TEACHER = ("momentum", "confidence", "pseudo_weight", "align_shares", "mix")
 RECIPES = {
     "source_only": Recipe(SourceOnly, ("passes",), needs_target=False),
     "minent": Recipe(SourceOnly, ("passes",), ("entropy",)),
@@ -90,8 +93,22 @@ class MethodOptions:
         momentum: Of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99 (its
             code).
         confidence: Above this a pseudo-label is sure.
+        pseudo_weight: Weight of pseudo-labels: share, one for all, the share of sure pixels (the
+            papers); confidence, 1 where a pixel is sure; balanced, 1 also on the surer half of each
+            class.
+        align_shares: Pull the shares of the teacher's classes towards the source's by this
+            exponent, 0 to 1; 0: no.
+        mix: What of a source image is pasted onto a target image: class, half of its classes (the
+            papers; needs more than two classes); rectangle; none.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
+        style: Give source images the style of target images: none; fda, their low frequencies;
+            colour, the mean and covariance of their colours.
+        style_strength: Of fda the share of frequencies (default: 0.01), of colour that of the new
+            colours (default: 1).
+        style_probability: Share of the source images that are restyled.
+        style_turn: With colour, turn colours at random, so that any may become any other: for
+            domains whose colours do not correspond.
         passes: Student passes over each source batch in source_only and minent.
 
     Raises:
@@ -103,8 +120,15 @@ class MethodOptions:
     adversarial: float = 0.001
     momentum: float | None = None
     confidence: float = 0.968
+    pseudo_weight: PseudoWeight = "share"
+    align_shares: float = 0.0
+    mix: Mix = "class"
     start: int = 0
     jitter_source: bool = False
+    style: Style = "none"
+    style_strength: float | None = None
+    style_probability: float = 1.0
+    style_turn: bool = True
     passes: int = 1
 
     def __post_init__(self) -> None:
@@ -121,6 +145,13 @@ class MethodOptions:
     def recipe(self) -> Recipe:
         """What the name stands for."""
         return RECIPES[self.name]
+
+    @property
+    def restyle(self) -> Restyle | None:
+        """What gives source images the style of the target."""
+        if self.style == "none":
+            return None
+        return Restyle(self.style, self.style_strength, self.style_probability, self.style_turn)
 
 
 def chosen_terms(options: MethodOptions, sections: Mapping[str, Term]) -> list[Term]:
@@ -174,7 +205,9 @@ def import_term(name: str) -> Term:
 def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
     """What a method with these terms needs of the data."""
     return Needs(
-        target=options.recipe.needs_target or any(term.needs_target for term in terms),
+        target=options.recipe.needs_target
+        or options.style != "none"
+        or any(term.needs_target for term in terms),
         pair=any(term.needs_pair for term in terms),
         rare_classes=options.recipe.rare_classes,
     )
@@ -222,6 +255,7 @@ def build_method(
         target_terms=[term for term in usable if isinstance(term, TargetTerm)],
         start=options.start,
         jitter_source=options.jitter_source,
+        style=options.restyle,
         seed=seed,
         **{name: getattr(options, name) for name in options.recipe.options},
     )

@@ -11,16 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from pipa.batch import Batch, Labelled
+from pipa.batch import Batch
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
 from pipa.losses.adversarial import domain_cross_entropy
 from pipa.losses.entropy import weighted_self_information
 from pipa.models.discriminator import Discriminator
 from pipa.models.segmenter import Prediction, Segmenter
-from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
+from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
     Given,
     SourceTerm,
@@ -55,6 +55,7 @@ class Adversarial(Method):
         target_terms: Losses that run the student on the target, none of which needs a teacher.
         start: First step with a target; before it the student learns from the source alone.
         jitter_source: Colour jitter and blur on the source (the papers: no).
+        style: Gives source images the style of the target; None: they stay as they are.
         seed: Decides every draw of a step, together with the step's number.
 
     Raises:
@@ -74,25 +75,26 @@ class Adversarial(Method):
         target_terms: Sequence[TargetTerm] = (),
         start: int = 0,
         jitter_source: bool = False,
+        style: Restyle | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(student, labels, optim, seed)
+        super().__init__(
+            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
+        )
         if not adversarial > 0:
             remedy = "Without this loss the method is --method.name source_only."
             raise PipaError(f"is {adversarial}, must be above 0", "--method.adversarial", remedy)
         refuse_teachers(target_terms)
         self.discriminator = discriminator or Discriminator(labels.num_classes)
         self.shown = shown
-        self.weight, self.start, self.jitter_source = adversarial, start, jitter_source
+        self.weight, self.start = adversarial, start
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student and of the discriminator."""
         step = self.global_step
-        source, generator = batch.source, self.step_generator("source")
-        if self.jitter_source:
-            source = Labelled(jitter_and_blur(source.image, generator), source.label)
+        source = self.jittered(self.restyled(batch))
         self.last_step = LastStep(source)
         prediction = self.student.analyse(source.image)
         # L_ce^S, yours

@@ -14,8 +14,10 @@ from pipa.classes import LabelSpace
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim, parameter_groups, warmup_poly
+from pipa.uda.style import Restyle
 from pipa.uda.teacher import Pseudo
 
 
@@ -36,13 +38,24 @@ class Method(L.LightningModule, ABC):
         student: The network to train.
         labels: Names of the classes, for the validation's scores.
         optim: Learning rate, schedule, clipping.
+        jitter_source: Colour jitter and blur on the source, as DACS has it on mixed images (the
+            papers: no).
+        style: Gives source images the style of the target; None: they stay as they are.
         seed: Decides every draw of a step, together with the step's number.
     """
 
     def __init__(
-        self, student: Segmenter, labels: LabelSpace, optim: Optim | None = None, seed: int = 0
+        self,
+        student: Segmenter,
+        labels: LabelSpace,
+        optim: Optim | None = None,
+        *,
+        jitter_source: bool = False,
+        style: Restyle | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self.jitter_source, self.style = jitter_source, style
         self.automatic_optimization = False
         self.student, self.optim, self.seed = student, optim or Optim(), seed
         self.labels, self.scores = labels, Scores(labels)
@@ -53,6 +66,22 @@ class Method(L.LightningModule, ABC):
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student."""
+
+    def restyled(self, batch: Batch) -> Labelled:
+        """The source in the style of the target, where the method has a style."""
+        if self.style is None:
+            return batch.source
+        assert batch.target is not None, "a method with a style needs target images"
+        generator = self.step_generator("style")
+        image = self.style(batch.source.image, batch.target.image, generator)
+        return Labelled(image, batch.source.label)
+
+    def jittered(self, source: Labelled, part: str = "source") -> Labelled:
+        """The source as the student sees it, and the start of the draws of this pass."""
+        generator = self.step_generator(part)
+        if not self.jitter_source:
+            return source
+        return Labelled(jitter_and_blur(source.image, generator), source.label)
 
     def step_generator(self, part: str) -> Generator:
         """The generator of one part of this step: "source", "mixed", or the name of a term.

@@ -14,9 +14,10 @@ from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
-from pipa.uda.mixing import Mixed, mix_images
+from pipa.uda.mixing import Mix, Mixed, mix_images
 from pipa.uda.optim import Optim
-from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.style import Restyle
+from pipa.uda.teacher import Pseudo, PseudoWeight, Teacher
 from pipa.uda.terms.base import (
     Given,
     SourceTerm,
@@ -44,10 +45,17 @@ class SelfTraining(Method):
         momentum: Of the teacher's moving average (0.999: DAFormer).
         confidence: Above this a pseudo-label is sure; the share of sure pixels is the weight
             q_T (0.968: DACS; DAFormer, HRDA and PiPa keep it).
+        pseudo_weight: The weight of pseudo-labels: "share", q_T everywhere (the papers); or for
+            each pixel "confidence" or "balanced" (`teacher.pseudo_label`).
+        align_shares: Pull the shares of the teacher's classes towards the source's by this
+            exponent, 0 .. 1 (`teacher.ShareAlignment`); 0: no.
+        mix: What of the source is pasted onto the target: "class" (ClassMix, the papers),
+            "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
             The papers start at 0 from ImageNet weights; a network from scratch needs a head start.
         jitter_source: Colour jitter and blur on the source too, as DACS has it on mixed images
             (the papers: no).
+        style: Gives source images the style of the target; None: they stay as they are.
         seed: Decides every draw of a step, together with the step's number.
     """
 
@@ -61,35 +69,48 @@ class SelfTraining(Method):
         target_terms: Sequence[TargetTerm] = (),
         momentum: float = 0.999,
         confidence: float = 0.968,
+        pseudo_weight: PseudoWeight = "share",
+        align_shares: float = 0.0,
+        mix: Mix = "class",
         start: int = 0,
         jitter_source: bool = False,
+        style: Restyle | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(student, labels, optim, seed)
-        self.teacher = Teacher(student, momentum=momentum, confidence=confidence)
+        super().__init__(
+            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
+        )
+        self.teacher = Teacher(
+            student,
+            momentum=momentum,
+            confidence=confidence,
+            pseudo_weight=pseudo_weight,
+            align_shares=align_shares,
+        )
+        self.pasted: Mix = mix
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        self.start, self.jitter_source = start, jitter_source
+        self.start = start
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student, term by term as in the paper."""
         step = self.global_step
         self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
-        source, generator = batch.source, self.step_generator("source")
-        if self.jitter_source:
-            source = Labelled(jitter_and_blur(source.image, generator), source.label)
-        self.last_step = LastStep(source)
-        prediction = self.student.analyse(source.image)
+        source = self.restyled(batch)
+        seen = self.jittered(source)
+        self.last_step = LastStep(seen)
+        prediction = self.student.analyse(seen.image)
         # L_ce^S, alpha L_Pixel, yours
-        losses = source_losses(prediction, source, self.source_terms, step, self.step_generator)
+        losses = source_losses(prediction, seen, self.source_terms, step, self.step_generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
         if batch.target is not None and step >= self.start:
             later = active(self.target_terms, step)
             pair = batch.pair if any(term.needs_pair for term, _ in later) else None
+            self.teacher.observe(source.label)
             pseudo = self.teacher.label(batch.target, pair)  # p_T and its weight q_T
-            mixed = self.mix(batch.source, batch.target, pseudo, self.step_generator("mixed"))
+            mixed = self.mix(source, batch.target, pseudo, self.step_generator("mixed"))
             prediction = self.student.analyse(mixed.image)
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
@@ -98,14 +119,14 @@ class SelfTraining(Method):
                 given = Given(self.student, batch, pseudo, self.step_generator(term.name))
                 losses[term.name] = weight * term(given)
                 self.manual_backward(losses[term.name])
-            self.last_step = LastStep(source, batch, pseudo, mixed)
+            self.last_step = LastStep(seen, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 
     def mix(
         self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator
     ) -> Mixed:
-        """x^Mix: ClassMix, then colour jitter and blur."""
-        mixed = mix_images(source, target, pseudo, generator)
+        """x^Mix: source pasted onto target (ClassMix), then colour jitter and blur."""
+        mixed = mix_images(source, target, pseudo, generator, mix=self.pasted)
         mixed.image = jitter_and_blur(mixed.image, generator)
         return mixed

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from pipa.batch import Batch, Labelled
+from pipa.batch import Batch
 from pipa.classes import LabelSpace
 from pipa.errors import at_least
 from pipa.models.segmenter import Segmenter
-from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
+from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
     Given,
     SourceTerm,
@@ -39,6 +39,7 @@ class SourceOnly(Method):
             averaged. A baseline for a method with four passes a step sets 4, so that neither
             sees fewer images.
         jitter_source: Colour jitter and blur on the source (the papers: no).
+        style: Gives source images the style of the target; None: they stay as they are.
         seed: Decides every draw of a step, together with the step's number.
 
     Raises:
@@ -56,23 +57,24 @@ class SourceOnly(Method):
         start: int = 0,
         passes: int = 1,
         jitter_source: bool = False,
+        style: Restyle | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(student, labels, optim, seed)
+        super().__init__(
+            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
+        )
         at_least(1, passes, "method.passes")
         refuse_teachers(target_terms)
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        self.start, self.passes, self.jitter_source = start, passes, jitter_source
+        self.start, self.passes = start, passes
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the student, and of what its terms train."""
         step = self.global_step
         losses: dict[str, torch.Tensor] = {}
         for number in range(self.passes):
-            source, generator = batch.source, self.step_generator(f"source{number or ''}")
-            if self.jitter_source:
-                source = Labelled(jitter_and_blur(source.image, generator), source.label)
+            source = self.jittered(self.restyled(batch), f"source{number or ''}")
             prediction = self.student.analyse(source.image)
             # L_ce^S, yours
             found = source_losses(prediction, source, self.source_terms, step, self.step_generator)

@@ -5,6 +5,7 @@ to that. Whose image lends its style is drawn anew in each step, from the target
 batch. Nothing is learnt.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,6 +20,44 @@ Style = Literal["none", "fda", "colour"]
 FLOOR = 1 / 255**2
 """Variance of one grey level: below it, colours are taken for noise that nobody should amplify."""
 _DEFAULTS = {"none": 0.0, "fda": 0.01, "colour": 1.0}
+
+
+@dataclass(frozen=True)
+class Restyle:
+    """How a method gives its source images the style of the target; see `restyle`.
+
+    Raises:
+        PipaError: `strength` or `probability` is outside its range.
+    """
+
+    style: Style
+    strength: float | None = None
+    probability: float = 1.0
+    turn: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.style, self._strength, self.probability)
+
+    @property
+    def _strength(self) -> float:
+        return _DEFAULTS[self.style] if self.strength is None else self.strength
+
+    def __call__(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        target: Float[Tensor, "n 3 h w"],
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Restyle source images by target images."""
+        return restyle(
+            image,
+            target,
+            generator,
+            style=self.style,
+            strength=self._strength,
+            probability=self.probability,
+            turn=self.turn,
+        )
 
 
 def restyle(
@@ -187,6 +226,10 @@ def _multiply(a: Float[Tensor, "b 3 3"], b: Float[Tensor, "b 3 3"]) -> Float[Ten
 def _check(style: Style, strength: float, probability: float) -> None:
     limit = 0.5 if style == "fda" else 1.0
     if not 0 <= strength <= limit:
-        raise PipaError(f"is {strength}", f"strength of {style}", f"Give a number in 0 .. {limit}.")
+        raise PipaError(
+            f"is {strength}", "--method.style_strength", f"Give a number in 0 .. {limit}."
+        )
     if not 0 <= probability <= 1:
-        raise PipaError(f"is {probability}", "probability of a style", "Give a number in 0 .. 1.")
+        raise PipaError(
+            f"is {probability}", "--method.style_probability", "Give a number in 0 .. 1."
+        )
