@@ -22,7 +22,7 @@ class PipaError(Exception):
         return type(self), (self.problem, self.where, self.remedy)
 
 
-def at_least(minimum: float, value: float, option: str) -> None:
+def at_least(minimum: float | int, value: float | int, option: str) -> None:
     """Refuse a value below the minimum.
 
     Args:

@@ -15,16 +15,15 @@ HRDA (Hoyer et al., ECCV 2022) is a network: `daformer` with a student called hr
 takes further terms of `uda.terms.TERMS`, or of a module of one's own, by `terms`.
 """
 
-import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from pipa.batch import Needs
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError, at_least
+from pipa.files.imports import import_name
 from pipa.losses.adversarial import probability
 from pipa.losses.entropy import weighted_self_information
 from pipa.models.segmenter import Segmenter
@@ -182,20 +181,14 @@ def import_term(name: str) -> Term:
     Raises:
         PipaError: There is no such class, or it is no term.
     """
-    module, _, attribute = name.rpartition(".")
     where = "--method.terms"
-    if not module:
+    if "." not in name:
         raise PipaError(f"no term is called {name}", where, f"Terms: {', '.join(TERMS)}.")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        remedy = "Give MODULE.CLASS of a module on PYTHONPATH."
-        raise PipaError(f"{name} cannot be imported ({error})", where, remedy) from error
-    if not (isinstance(found, type) and issubclass(found, Term)):
+    found = import_name(name, where)
+    if not (isinstance(found, type) and issubclass(found, SourceTerm | TargetTerm)):
         raise PipaError(f"{name} is no SourceTerm and no TargetTerm", where)
     try:
-        build: Any = found
-        term: Term = build()
+        term: Term = found()  # type: ignore[call-arg]  # a subclass with defaults for all
     except TypeError as error:
         remedy = f"Give its arguments: {{class_path: {name}, init_args: {{...}}}}."
         raise PipaError(f"{name} cannot be built ({error})", where, remedy) from error
