@@ -4,10 +4,10 @@ python benchmarks/data_loading.py [--workers 2] [--steps 30] [--images 12]
 
 Plain, as in DAFormer's and PiPa's code: each access decodes the file, resizes all of it and crops;
 a crop without enough of the rare class is another access; the overlapping pair comes from a loader
-of its own. "keeping" is the plain way with one mercy: a further crop of a source image is cut from
-the image decoded and resized already. Ours decodes an image once per item and resizes what the
-crops need. The last columns compare what comes out: the share of pixels of six rare classes, then
-mean and deviation of the images.
+of its own. "keeping" is the plain pipeline with one concession: a further crop of a source image
+is cut from the image decoded and resized already. Ours decodes an image once per item and resizes
+what the crops need. The last columns compare what comes out: the share of pixels of six rare
+classes, then mean and deviation of the images.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from pipa.batch import Batch
+from pipa.batch import Batch, CropPair, Labelled, Unlabelled
 from pipa.classes import CITYSCAPES
 from pipa.data import crops
 from pipa.data.dataset import Segmentation
-from pipa.data.draws import Item, PairDraw, SourceDraw, TargetDraw, View
+from pipa.data.draws import Loaded
 from pipa.data.labels import GTA5_IDS
 from pipa.data.loading import Batches, Numbers, as_batch, collate
 from pipa.data.module import UDAData
@@ -96,7 +96,7 @@ class Plain:
     recipe: Recipe
     keeping: bool
 
-    def __getitem__(self, number: int) -> Item | PipaError:
+    def __getitem__(self, number: int) -> Loaded | PipaError:
         """Decode, resize all, crop; again for each further crop and for the pair."""
         rng = np.random.default_rng([1, number])
         index, wanted, pixels = self.rare.draw(rng)
@@ -107,7 +107,8 @@ class Plain:
             image, label = self._crop(rng, *kept)
             if np.count_nonzero(label == wanted) > pixels * self.recipe.ratio:
                 break
-        return Item(SourceDraw(image, label), TargetDraw(self._target(rng), self._pair(rng)), [])
+        source = Labelled(tensor(image), tensor(label))
+        return Loaded(Batch(source, self._target(rng), self._pair(rng)), [])
 
     def _resized_source(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.source.load(index)
@@ -133,22 +134,31 @@ class Plain:
         size = crops.fit_size(sample.image.shape[:2], self.recipe.target)
         return np.asarray(cv2.resize(sample.image, size[::-1]))
 
-    def _target(self, rng: np.random.Generator) -> View:
+    def _target(self, rng: np.random.Generator) -> Unlabelled:
         image, crop = self._resized_target(rng), (self.recipe.crop, self.recipe.crop)
         part = cut(image, crops.draw_corner(rng, image.shape[:2], crop), crop)
-        return View(part[:, :: -1 if rng.random() < 0.5 else 1], np.ones(crop, bool))
+        part = tensor(part[:, :: -1 if rng.random() < 0.5 else 1])
+        return Unlabelled(part, torch.ones(crop, dtype=torch.bool))
 
-    def _pair(self, rng: np.random.Generator) -> PairDraw:
+    def _pair(self, rng: np.random.Generator) -> CropPair:
         image, crop = self._resized_target(rng), (self.recipe.pair, self.recipe.pair)
         corners = crops.draw_pair(rng, image.shape[:2], crop, (0.1, 1.0), 8)
         assert corners is not None
         flips = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
-        views = [
-            View(cut(image, c, crop)[:, :: -1 if flip else 1], np.ones(crop, bool))
+        first, second = (
+            Unlabelled(
+                tensor(cut(image, c, crop)[:, :: -1 if flip else 1]),
+                torch.ones(crop, dtype=torch.bool),
+            )
             for c, flip in zip(corners, flips, strict=True)
-        ]
+        )
         shift = corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]
-        return PairDraw(views[0], views[1], shift, flips)
+        return CropPair(first, second, torch.tensor(shift), torch.tensor(flips))
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """The same values as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def cut(array: np.ndarray, corner: crops.Corner, crop: crops.Size) -> np.ndarray:
@@ -179,7 +189,7 @@ def plain(root: Path, recipe: Recipe, workers: int, keeping: bool = False) -> It
     _, source, target, _ = data._opened
     assert target is not None
     rare = RareClasses(class_counts(source, CITYSCAPES.names), 0.01)
-    loader: DataLoader[Item] = DataLoader(
+    loader: DataLoader[Loaded] = DataLoader(
         Plain(source, target, rare, recipe, keeping),  # type: ignore[arg-type]
         batch_sampler=Numbers(0, 2),  # type: ignore[arg-type]
         num_workers=workers,

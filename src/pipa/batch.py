@@ -1,10 +1,11 @@
-"""The nouns that everything else is said in: what one training step is given.
+"""The data types of one training step, from the draw of its crops to its losses.
 
-Images are float32 RGB in [0, 1]; labels are int64 train ids with 255 where there is none.
-What must stay aligned travels together.
+In a training step images are float32 RGB in [0, 1], and labels are int64 train ids with 255 where
+a pixel has none; these are the shapes below. While a batch is loaded the same types hold what was
+read from the files: first single crops, without the axis b, then stacks of them; images are uint8
+with the shape `h w 3`, labels are uint8. `pipa.data.loading` converts them once, on the device.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
@@ -21,25 +22,22 @@ class Box(NamedTuple):
     columns: slice
 
 
-@dataclass
-class Labelled:
+class Labelled(NamedTuple):
     """Source images and their ground truth."""
 
     image: Float[Tensor, "b 3 h w"]
     label: Int[Tensor, "b h w"]
 
 
-@dataclass
-class Unlabelled:
+class Unlabelled(NamedTuple):
     """Target images; `valid` is False where no pseudo-label may be trusted (padding, margins)."""
 
     image: Float[Tensor, "b 3 h w"]
     valid: Bool[Tensor, "b h w"]
 
 
-@dataclass
-class CropPair:
-    """Two crops of the same size that overlap, of each of `b` target images (PiPa's O1 and O2).
+class CropPair(NamedTuple):
+    """Two overlapping crops of the same size, from each of `b` target images (PiPa's O1 and O2).
 
     Pixel (y, x) of an un-flipped first crop is pixel (y - shift[0], x - shift[1]) of the
     un-flipped second crop. The crops are stored flipped left-right where `flipped` says so.
@@ -64,9 +62,8 @@ class Needs(NamedTuple):
     """Whether source images are to be drawn by their rare classes."""
 
 
-@dataclass
-class Batch:
-    """One training step's input. Without self-training there is no target, without PiPa no pair."""
+class Batch(NamedTuple):
+    """The input of one training step; a method that needs no target, or no pair, gets none."""
 
     source: Labelled
     target: Unlabelled | None = None

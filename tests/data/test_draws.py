@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from builders import folder, mosaic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,13 +46,13 @@ def test_the_overlap_of_a_pair_is_equal_to_the_pixel(
 ):
     how = PairCutting(crop, (least, 1.0), stride)
     target = TargetCrops(coordinates, Cutting((16, 16), resize), how, margins=(9, 20, 3, 7))
-    pair = target.draw(np.random.default_rng(seed)).pair
+    _, pair = target.draw(np.random.default_rng(seed))
     first, second = (
-        (view.image[:, ::-1], view.valid[:, ::-1]) if flip else view
-        for view, flip in zip((pair.first, pair.second), pair.flipped, strict=True)
+        [plane.numpy()[:, :: -1 if flip else 1] for plane in part]
+        for part, flip in zip((pair.first, pair.second), pair.flipped, strict=True)
     )
     assert first[0].shape == second[0].shape == (*crop, 3)
-    dy, dx = pair.shift
+    dy, dx = pair.shift.tolist()
     assert dy % stride == 0 == dx % stride
     shared = (crop[0] - abs(dy)) * (crop[1] - abs(dx))
     assert shared / (2 * crop[0] * crop[1] - shared) >= least
@@ -76,7 +77,7 @@ def test_the_overlap_of_a_pair_is_equal_to_the_pixel(
 )
 def test_image_and_label_stay_aligned(coordinates, crop, seed, resize):
     source = SourceCrops(coordinates, Cutting(crop, resize))
-    image, label = source.draw(np.random.default_rng(seed))
+    image, label = (plane.numpy() for plane in source.draw(np.random.default_rng(seed)))
     assert image.shape == (*crop, 3)
     assert label.shape == crop
     if resize is None:
@@ -89,7 +90,7 @@ def test_image_and_label_stay_aligned(coordinates, crop, seed, resize):
 
 def test_half_of_the_crops_are_mirrored(coordinates):
     source = SourceCrops(coordinates, Cutting((20, 20)))
-    draws = [source.draw(np.random.default_rng([0, 0, i])).image for i in range(400)]
+    draws = [source.draw(np.random.default_rng([0, 0, i])).image.int() for i in range(400)]
     mirrored = sum(image[0, 0, 1] > image[0, 1, 1] for image in draws)
     assert abs(mirrored - 200) < 5 * 10
 
@@ -100,13 +101,14 @@ def test_a_draw_depends_on_its_number_alone(coordinates):
     both, alone = Draws(source, target, seed=3), Draws(source, None, seed=3)
     without_pair = Draws(source, TargetCrops(coordinates, Cutting((16, 24))), seed=3)
     for number in (5, 0, 12):
-        one, two, three = both[number], alone[number], without_pair[number]
-        assert np.array_equal(one.source.image, two.source.image)
-        assert np.array_equal(one.target.view.image, three.target.view.image)
+        one, two, three = (draws[number].content for draws in (both, alone, without_pair))
+        assert torch.equal(one.source.image, two.source.image)
+        assert torch.equal(one.target.image, three.target.image)
         assert two.target is None
-        assert three.target.pair is None
-    assert not np.array_equal(both[5].source.image, both[6].source.image)
-    assert not np.array_equal(both[5].source.image, Draws(source, target, seed=4)[5].source.image)
+        assert three.pair is None
+    fifth, sixth, other = both[5], both[6], Draws(source, target, seed=4)[5]
+    assert not torch.equal(fifth.content.source.image, sixth.content.source.image)
+    assert not torch.equal(fifth.content.source.image, other.content.source.image)
 
 
 def test_the_rare_class_is_in_the_crop(tmp_path):
@@ -133,7 +135,7 @@ def test_the_rare_class_is_in_the_crop(tmp_path):
 
 def test_fixed_margins_are_those_of_the_crop(coordinates):
     target = TargetCrops(coordinates, Cutting((20, 30)), crop_margins=(2, 5, 0, 1))
-    valid = target.draw(np.random.default_rng(0)).view.valid
+    valid = target.draw(np.random.default_rng(0))[0].valid
     want = np.zeros((20, 30), bool)
     want[2:15, :29] = True
     assert np.array_equal(valid, want)
@@ -148,16 +150,17 @@ def test_images_smaller_than_the_crop_are_refused_or_filled_up(tmp_path):
     with pytest.raises(PipaError, match="24x32 after resizing"):
         TargetCrops(images, Cutting((25, 32), (24, 32))).draw(rng)
     how = PairCutting((56, 40))
-    view, pair = TargetCrops(images, Cutting((50, 70), None, pad=True), how).draw(rng)
-    assert view.image.shape == (50, 70, 3)
-    assert view.valid[:48].sum() == 48 * 64
-    assert not view.valid[48:].any()
+    crop, pair = TargetCrops(images, Cutting((50, 70), None, pad=True), how).draw(rng)
+    assert crop.image.shape == (50, 70, 3)
+    assert crop.valid[:48].sum() == 48 * 64
+    assert not crop.valid[48:].any()
     assert pair.first.image.shape == (56, 40, 3)
     labelled = Segmentation(
         Files(tmp_path, [Pair(tmp_path / "images/000.png", tmp_path / "labels/000.png")], None),
         ids_table(named(("a", "b", "c"), "test").labels),
     )
-    image, label = SourceCrops(labelled, Cutting((50, 70), None, pad=True), 1.0).draw(rng)
+    drawn = SourceCrops(labelled, Cutting((50, 70), None, pad=True), 1.0).draw(rng)
+    image, label = (plane.numpy() for plane in drawn)
     assert image.shape == (50, 70, 3)
     assert np.count_nonzero(label == 255) == 50 * 70 - 48 * 64
     kept = label[:48, :64] if label[0, 0] != 255 else label[:48, 6:]
@@ -173,5 +176,6 @@ def test_a_pair_that_cannot_be_is_refused(coordinates):
 def test_the_pair_may_be_of_another_scale(coordinates):
     how = PairCutting((64, 64), (0.1, 1.0), 8, scale=(2.0, 2.0))
     target = TargetCrops(coordinates, Cutting((16, 16)), how)
-    first = target.draw(np.random.default_rng(1)).pair.first.image
-    assert np.diff(first[:, 0, 0].astype(int)).mean() == pytest.approx(0.5, abs=0.02)
+    _, pair = target.draw(np.random.default_rng(1))
+    first = pair.first.image[:, 0, 0].numpy()
+    assert np.diff(first.astype(int)).mean() == pytest.approx(0.5, abs=0.02)

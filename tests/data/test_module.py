@@ -41,20 +41,19 @@ def batches(module, count=4):
     return list(islice(module.train_dataloader(), count))
 
 
-def flat(batch):
-    """All tensors of a batch."""
-    found = [batch.source.image, batch.source.label]
-    views = [batch.target] if batch.target else []
-    if batch.pair:
-        views += [batch.pair.first, batch.pair.second]
-        found += [batch.pair.shift, batch.pair.flipped]
-    return found + [t for view in views for t in (view.image, view.valid)]
+def named(tree, name="batch"):
+    """All tensors of a batch by their names."""
+    if isinstance(tree, torch.Tensor):
+        return {name: tree}
+    fields = {} if tree is None else tree._asdict()
+    found = [named(value, f"{name}.{field}") for field, value in fields.items()]
+    return {key: value for part in found for key, value in part.items()}
 
 
 def equal(one, two):
     return all(
-        len(flat(a)) == len(flat(b))
-        and all(torch.equal(s, t) for s, t in zip(flat(a), flat(b), strict=True))
+        named(a).keys() == named(b).keys()
+        and all(torch.equal(tensor, named(b)[name]) for name, tensor in named(a).items())
         for a, b in zip(one, two, strict=True)
     )
 
@@ -71,6 +70,23 @@ def test_a_batch_is_what_training_expects(root):
     assert batch.pair.shift.shape == batch.pair.flipped.shape == (3, 2)
     assert batch.pair.flipped.dtype == torch.bool
     assert batch.target.valid.all()
+
+
+def test_a_batch_holds_its_draws_under_their_own_names(root):
+    """Each image is the drawn one, in the field that it was drawn for."""
+    module = data(root, target_margins=(1, 2, 3, 4))
+    (batch,) = batches(module, 1)
+    draws = [module.train_dataloader().loader.dataset[i].content for i in range(3)]
+    stacked = named(batch)
+    assert len(stacked) == 10
+    for name, tensor in stacked.items():
+        for i, draw in enumerate(draws):
+            drawn = named(draw)[name]
+            if name.endswith(".image"):
+                want = drawn.permute(2, 0, 1).float() / 255
+                assert torch.allclose(tensor[i], want, rtol=0, atol=1e-7), name
+            else:
+                assert torch.equal(tensor[i], drawn.to(tensor.dtype)), name
 
 
 def test_the_same_for_any_number_of_workers_and_any_cache(root):

@@ -4,13 +4,15 @@ A draw is a pure function of (seed, stream, number): the same for any number of 
 processes, and for every method. Images stay uint8 until they are on the device.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+import torch
+from torch import Tensor
 
-from pipa.batch import IGNORE_INDEX
+from pipa.batch import IGNORE_INDEX, Batch, CropPair, Labelled, Unlabelled
 from pipa.data import crops
 from pipa.data.crops import Corner, Crop, Size
 from pipa.data.dataset import Sample, Segmentation
@@ -23,34 +25,12 @@ Margins = tuple[int, int, int, int]
 _GIVE_UP = 100  # faults in a row after which skipping makes no sense
 
 
-class SourceDraw(NamedTuple):
-    """A labelled crop."""
+class Loaded(NamedTuple):
+    """What was loaded, and the faulty files that were skipped for it."""
 
-    image: UInt8[np.ndarray, "h w 3"]
-    label: UInt8[np.ndarray, "h w"]
-
-
-class View(NamedTuple):
-    """An unlabelled crop and where it may be trusted."""
-
-    image: UInt8[np.ndarray, "h w 3"]
-    valid: Bool[np.ndarray, "h w"]
-
-
-class PairDraw(NamedTuple):
-    """Two overlapping crops, each mirrored or not; see `pipa.batch.CropPair`."""
-
-    first: View
-    second: View
-    shift: tuple[int, int]
-    flipped: tuple[bool, bool]
-
-
-class TargetDraw(NamedTuple):
-    """A crop of a target image, and perhaps two more that overlap."""
-
-    view: View
-    pair: PairDraw | None
+    content: Batch | Labelled | None
+    """One item or a stack of several; None where a faulty file is skipped without replacement."""
+    skipped: list[PipaError]
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ class SourceCrops:
     rare: RareClasses | None = None
     least: float = 0.5
 
-    def draw(self, rng: np.random.Generator) -> SourceDraw:
+    def draw(self, rng: np.random.Generator) -> Labelled:
         """Choose an image, a crop of it, and its mirroring."""
         wanted, needed = None, 0.0
         if self.rare is None:
@@ -128,7 +108,7 @@ class SourceCrops:
         image = crops.pad_image(crops.cut_image(sample.image, size, corner, crop), crop)
         part = crops.pad_plane(part, crop, IGNORE_INDEX)
         flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
-        return SourceDraw(image[:, flip], part[:, flip])
+        return Labelled(_tensor(image[:, flip]), _tensor(part[:, flip]))
 
 
 @dataclass(frozen=True)
@@ -176,24 +156,21 @@ class TargetCrops:
     margins: Margins = (0, 0, 0, 0)
     crop_margins: Margins = (0, 0, 0, 0)
 
-    def draw(self, rng: np.random.Generator) -> TargetDraw:
+    def draw(self, rng: np.random.Generator) -> tuple[Unlabelled, CropPair | None]:
         """Choose an image, a crop of it, and the pair."""
         index = int(rng.integers(len(self.images)))
         sample = self.images.load(index)
         size, crop = self.cutting.fit(sample), self.cutting.crop
         corner = crops.draw_corner(rng, size, crop)
-        view = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
+        target = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
         top, bottom, left, right = self.crop_margins
-        valid = view.valid.copy()
-        valid[:top] = valid[max(0, crop[0] - bottom) :] = False
-        valid[:, :left] = valid[:, max(0, crop[1] - right) :] = False
-        view = View(view.image, valid)
-        pair = None if self.pair is None else self._pair(rng, index, sample, self.pair)
-        return TargetDraw(view, pair)
+        target.valid[:top] = target.valid[max(0, crop[0] - bottom) :] = False
+        target.valid[:, :left] = target.valid[:, max(0, crop[1] - right) :] = False
+        return target, None if self.pair is None else self._pair(rng, index, sample, self.pair)
 
     def _pair(
         self, rng: np.random.Generator, index: int, sample: Sample, how: PairCutting
-    ) -> PairDraw:
+    ) -> CropPair:
         """Cut both crops from one region: the overlap within one image is equal to the bit."""
         scale = float(rng.uniform(*how.scale))
         crop = how.crop
@@ -221,7 +198,7 @@ class TargetCrops:
             for region, c, flip in zip((both, later), corners, flips, strict=True)
         )
         shift = corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]
-        return PairDraw(first, second, shift, flips)
+        return CropPair(first, second, torch.tensor(shift), torch.tensor(flips))
 
     def _neighbour(
         self, rng: np.random.Generator, index: int, sample: Sample, frames: int
@@ -232,39 +209,31 @@ class TargetCrops:
         other = sample if chosen == index else self.images.load(chosen)
         return other if other.image.shape == sample.image.shape else sample
 
-    def _cut(self, sample: Sample, size: Size, corner: Corner, crop: Size, full: Size) -> View:
+    def _cut(
+        self, sample: Sample, size: Size, corner: Corner, crop: Size, full: Size
+    ) -> Unlabelled:
         image = crops.cut_image(sample.image, size, corner, crop)
         before = sample.image.shape[:2]
         valid = crops.cut_valid(self.margins, before, size, corner, crop)
-        return View(crops.pad_image(image, full), crops.pad_plane(valid, full, 0))
+        image, valid = crops.pad_image(image, full), crops.pad_plane(valid, full, 0)
+        return Unlabelled(_tensor(image), _tensor(valid))
 
 
-def _part(view: View, corner: Corner, crop: Size) -> View:
+def _part(region: Unlabelled, corner: Corner, crop: Size) -> Unlabelled:
     place = slice(corner[0], corner[0] + crop[0]), slice(corner[1], corner[1] + crop[1])
-    return View(view.image[place], view.valid[place])
+    return Unlabelled(region.image[place], region.valid[place])
 
 
-def _flip(view: View, flip: bool) -> View:
-    return View(view.image[:, ::-1], view.valid[:, ::-1]) if flip else view
+def _flip(crop: Unlabelled, flip: bool) -> Unlabelled:
+    return Unlabelled(crop.image.flip(1), crop.valid.flip(1)) if flip else crop
 
 
-Drawn = TypeVar("Drawn", SourceDraw, TargetDraw, covariant=True)
+def _tensor(array: np.ndarray) -> Tensor:
+    """The same values as a tensor, which cannot hold NumPy's mirrored views."""
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
-@runtime_checkable
-class Drawing(Protocol[Drawn]):
-    """What draws one thing with a generator."""
-
-    def draw(self, rng: np.random.Generator) -> Drawn:
-        """Draw it."""
-
-
-class Item(NamedTuple):
-    """One item of a batch, and the files that were skipped on the way."""
-
-    source: SourceDraw
-    target: TargetDraw | None
-    skipped: list[PipaError]
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -283,25 +252,32 @@ class Draws:
     seed: int
     on_error: Literal["stop", "skip"] = "stop"
 
-    def __getitem__(self, number: int) -> Item | PipaError:
-        """The item; or the fault, as a value: it shall leave the worker's process unharmed."""
+    def __getitem__(self, number: int) -> Loaded | PipaError:
+        """Return the item, or the error as a value: an exception loses its message on the way.
+
+        The way leads from a worker's process to the training process.
+        """
         skipped: list[PipaError] = []
+        target = pair = None
         try:
-            source = self._draw(self.source, np.random.default_rng([self.seed, 0, number]), skipped)
-            target = None
+            rng = np.random.default_rng([self.seed, 0, number])
+            source = self._retried(self.source.draw, rng, skipped)
             if self.target is not None:
                 rng = np.random.default_rng([self.seed, 1, number])
-                target = self._draw(self.target, rng, skipped)
+                target, pair = self._retried(self.target.draw, rng, skipped)
         except PipaError as error:
             return error
-        return Item(source, target, skipped)
+        return Loaded(Batch(source, target, pair), skipped)
 
-    def _draw(
-        self, what: Drawing[Drawn], rng: np.random.Generator, skipped: list[PipaError]
+    def _retried(
+        self,
+        draw: Callable[[np.random.Generator], Drawn],
+        rng: np.random.Generator,
+        skipped: list[PipaError],
     ) -> Drawn:
         for _ in range(_GIVE_UP):
             try:
-                return what.draw(rng)
+                return draw(rng)
             except PipaError as error:
                 if self.on_error == "stop":
                     raise

@@ -6,28 +6,20 @@ so that its one clear sentence arrives whole from a worker's process.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipa.batch import Batch, CropPair, Labelled, Unlabelled
+from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data import crops
 from pipa.data.dataset import Segmentation
-from pipa.data.draws import Item
+from pipa.data.draws import Loaded
 from pipa.errors import PipaError
 
 Ready = TypeVar("Ready")
-
-
-class Stored(NamedTuple):
-    """The arrays of a batch as they travel, and the files that were passed over for it."""
-
-    tensors: tuple[Tensor, ...]
-    skipped: list[PipaError]
 
 
 @dataclass(frozen=True)
@@ -35,14 +27,14 @@ class Batches(Generic[Ready]):
     """Yields what a `DataLoader` loads, on the device.
 
     Args:
-        loader: Yields `Stored`, or a `PipaError`.
-        ready: From the arrays to the batch.
-        device: Where the batches shall be.
+        loader: Yields `Loaded`, or a `PipaError`.
+        ready: Converts what was loaded, on the device, to what training takes.
+        device: Where the batches are needed.
         skipped: Takes the files that were passed over.
     """
 
     loader: "DataLoader[Any]"
-    ready: Callable[[Sequence[Tensor]], Ready]
+    ready: Callable[[Any], Ready]
     device: torch.device
     skipped: list[PipaError]
 
@@ -52,19 +44,22 @@ class Batches(Generic[Ready]):
         Raises:
             PipaError: A file is faulty.
         """
-        for stored in self.loader:
-            if isinstance(stored, PipaError):
+        for loaded in self.loader:
+            if isinstance(loaded, PipaError):
                 try:
-                    raise stored
+                    raise loaded
                 finally:
-                    del stored  # frame and error would hold each other, and the workers
-            self.skipped.extend(stored.skipped)
-            if stored.tensors:
-                yield self.ready([t.to(self.device, non_blocking=True) for t in stored.tensors])
+                    del loaded  # frame and error would hold each other, and the workers
+            self.skipped.extend(loaded.skipped)
+            if loaded.content is not None:
+                yield self.ready(each_tensor(loaded.content, self._moved))
 
     def __len__(self) -> int:
         """How many batches there are, where that is known (a `TypeError` else)."""
         return len(self.loader)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -108,65 +103,71 @@ class Whole:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Stored | PipaError:
+    def __getitem__(self, index: int) -> Loaded | PipaError:
         """One image; nothing where it is passed over."""
         try:
             sample = self.images.load(index)
         except PipaError as error:
-            return Stored((), [error]) if self.skip else error
+            return Loaded(None, [error]) if self.skip else error
         assert sample.label is not None, "validation has labels"
         size = crops.fit_size(sample.image.shape[:2], self.resize)
         image = crops.cut_image(sample.image, size, (0, 0), size)
         label = crops.cut_label(sample.label, size, (0, 0), size)
-        return Stored((_stack([image]), _stack([label])), [])
+        return Loaded(Labelled(torch.from_numpy(image), torch.from_numpy(label)), [])
 
 
-def collate(items: Sequence[Item | PipaError]) -> Stored | PipaError:
-    """Stack the items of a batch; the first fault among them instead, where there is one."""
-    whole: list[Item] = []
+def collate(items: Sequence[Loaded | PipaError]) -> Loaded | PipaError:
+    """Stack the items of a batch; if one is an error, return that instead."""
+    loaded: list[Loaded] = []
     for item in items:
         if isinstance(item, PipaError):
             return item
-        whole.append(item)
-    tensors = [_stack([i.source.image for i in whole]), _stack([i.source.label for i in whole])]
-    targets = [i.target for i in whole if i.target is not None]
-    pairs = [t.pair for t in targets if t.pair is not None]
-    views = [[t.view for t in targets], [p.first for p in pairs], [p.second for p in pairs]]
-    for column in filter(None, views):
-        tensors += [_stack([v.image for v in column]), _stack([v.valid for v in column])]
-    if pairs:
-        tensors += [
-            torch.tensor([p.shift for p in pairs]),
-            torch.tensor([p.flipped for p in pairs]),
-        ]
-    return Stored(tuple(tensors), [error for item in whole for error in item.skipped])
+        loaded.append(item)
+    contents = [item.content for item in loaded if item.content is not None]
+    skipped = [error for item in loaded for error in item.skipped]
+    return Loaded(stack(contents) if contents else None, skipped)
 
 
-def as_batch(tensors: Sequence[Tensor]) -> Batch:
-    """What `collate` stacked, as a batch: 2 tensors, 4 with a target, 10 with a pair."""
-    views = [
-        Unlabelled(as_float(image), valid)
-        for image, valid in zip(tensors[2:8:2], tensors[3:8:2], strict=True)
-    ]
-    pair = CropPair(views[1], views[2], tensors[8], tensors[9]) if len(views) > 1 else None
-    return Batch(as_labelled(tensors[:2]), views[0] if views else None, pair)
+def stack(trees: Sequence[Any]) -> Any:
+    """Stack named tuples field by field, down to their tensors; a field may be None in all."""
+    first = trees[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return torch.stack(list(trees))
+    return type(first)(*map(stack, zip(*trees, strict=True)))
 
 
-def as_labelled(tensors: Sequence[Tensor]) -> Labelled:
-    """Images and their train ids."""
-    return Labelled(as_float(tensors[0]), tensors[1].long())
+def each_tensor(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same named tuples with each tensor changed."""
+    if tree is None:
+        return None
+    if isinstance(tree, Tensor):
+        return change(tree)
+    return type(tree)(*(each_tensor(field, change) for field in tree))
+
+
+def as_batch(loaded: Batch) -> Batch:
+    """Convert a stack of draws to what a training step takes."""
+    target, pair = loaded.target, loaded.pair
+    if target is not None:
+        target = as_unlabelled(target)
+    if pair is not None:
+        pair = pair._replace(first=as_unlabelled(pair.first), second=as_unlabelled(pair.second))
+    return Batch(as_labelled(loaded.source), target, pair)
+
+
+def as_labelled(loaded: Labelled) -> Labelled:
+    """Images as float32, labels as int64."""
+    return Labelled(as_float(loaded.image), loaded.label.long())
+
+
+def as_unlabelled(loaded: Unlabelled) -> Unlabelled:
+    """Images as float32."""
+    return loaded._replace(image=as_float(loaded.image))
 
 
 def as_float(image: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
     """From bytes to [0, 1], channels first."""
     floats = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(255)
-
-
-def only(items: Sequence[Stored | PipaError]) -> Stored | PipaError:
-    """The only item of a batch."""
-    return items[0]
-
-
-def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))

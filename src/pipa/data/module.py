@@ -24,7 +24,6 @@ from pipa.data.loading import (
     as_batch,
     as_labelled,
     collate,
-    only,
 )
 from pipa.data.opening import in_classes, is_small, open_labelled, run_table, some
 from pipa.data.rare_classes import RareClasses, absent, class_counts
@@ -203,7 +202,7 @@ class UDAData(L.LightningDataModule):
             step = self.trainer.global_step
         start = step * self.batch_size * world
         numbers = Numbers(start, self.batch_size, rank, world)
-        return Batches(self._loader(draws, numbers, collate), as_batch, self._device, self.skipped)
+        return Batches(self._loader(draws, numbers), as_batch, self._device, self.skipped)
 
     def val_dataloader(self) -> Batches[Labelled] | list[Any]:
         """Whole labelled images, one at a time; each process has its share of them."""
@@ -214,7 +213,7 @@ class UDAData(L.LightningDataModule):
         rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         whole = Whole(validation, self.target_cutting.resize, self.on_error == "skip")
         numbers = [[i] for i in range(rank, len(whole), world)]
-        return Batches(self._loader(whole, numbers, only), as_labelled, self._device, self.skipped)
+        return Batches(self._loader(whole, numbers), as_labelled, self._device, self.skipped)
 
     def teardown(self, stage: str | None = None) -> None:
         """Say at the end what was passed over."""
@@ -267,12 +266,12 @@ class UDAData(L.LightningDataModule):
             return None
         return TargetCrops(target, self.target_cutting, self.pair_cutting, *self.margins)
 
-    def _loader(self, data: Any, numbers: Any, stack: Any) -> "DataLoader[Any]":
+    def _loader(self, data: Any, numbers: Any) -> "DataLoader[Any]":
         return DataLoader(
             data,
             batch_sampler=numbers,
             num_workers=self.workers,
-            collate_fn=stack,
+            collate_fn=collate,
             pin_memory=self._device.type == "cuda",
             persistent_workers=self.workers > 0,
         )
@@ -301,7 +300,7 @@ def labelled_images(
     loader: DataLoader[Any] = DataLoader(
         Whole(images, resize, skip=False),  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=only,
+        collate_fn=collate,
     )
     return Batches(loader, as_labelled, torch.device("cpu"), []), labels
 
