@@ -33,7 +33,7 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa doctor                   what this machine and installation offer
 
 `pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
-A DATA is [FORMAT:]PATH; FORMAT: folder, gta5, synthia, cityscapes, acdc, dark_zurich, list.
+A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 """
 
 
@@ -64,11 +64,22 @@ def run(given: list[str]) -> int:
     words = 2 if given[0] == "data" else 1  # `pipa data check`
     name, rest = " ".join(given[:words]), given[words:]
     if name in ("data", "data -h", "data --help"):
-        print(HELP, end="")
+        print(data_help(), end="")
         return 0
     if name not in COMMANDS:
         raise PipaError(f"no such command: {name}", remedy="`pipa --help` lists them.")
     return COMMANDS[name](rest)
+
+
+def data_help() -> str:
+    """The commands on data, and the formats that a DATA may have."""
+    from pipa.data.data_sets import formats
+
+    commands = [line for line in HELP.splitlines() if line.startswith("  pipa data ")]
+    rows = [f"  {name:12} {layout}" for name, layout in formats().items()]
+    about = "A DATA is [FORMAT[/SPLIT]:]PATH; the default format is folder. The formats:"
+    own = "Instead of a FORMAT, my_module.my_function may list the files: see pipa.data.data_sets."
+    return "\n".join([*commands, "", about, "", *rows, "", own]) + "\n"
 
 
 def new_parser(command: str, about: str) -> "ArgumentParser":

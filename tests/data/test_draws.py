@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
-from pipa.data.files import Files, Pair
 from pipa.data.labels import ids_table
+from pipa.data.layouts import Files, Pair
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.data.tables import named
 from pipa.errors import PipaError

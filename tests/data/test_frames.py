@@ -9,10 +9,10 @@ from builders import folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipa.data.data_sets import folder as find
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Cutting, PairCutting, TargetCrops
-from pipa.data.files import Files, Pair
-from pipa.data.files import folder as find
+from pipa.data.layouts import Files, Pair
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.files.images import write_png
@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 
 def target(root, frames, **options):
-    images = Segmentation(find(root, labelled=False), None)
+    images = Segmentation(find(root, "", False), None)
     how = PairCutting(CROP, (0.1, 1.0), 4, frames=frames)
     return TargetCrops(images, Cutting((16, 16)), how, **options)
 

@@ -8,8 +8,8 @@ from builders import CLASSES, folder, raw_png
 
 from data.golden import RECORD
 from pipa.classes import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
+from pipa.data.dataset import open_labelled
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, GTA5_IDS, SYNTHIA_IDS, TRAIN_IDS, ids_table
-from pipa.data.opening import open_labelled
 from pipa.data.tables import class_table, find_table, read_table
 from pipa.errors import PipaError
 from pipa.files.images import read_label

@@ -8,8 +8,8 @@ import pytest
 from builders import folder
 
 from data.golden import RECORD
+from pipa.data.dataset import open_labelled
 from pipa.data.labels import count_pixels
-from pipa.data.opening import open_labelled
 from pipa.data.rare_classes import (
     RareClasses,
     absent,

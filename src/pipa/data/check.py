@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipa.classes import LabelSpace
-from pipa.data.dataset import Sample, Segmentation
-from pipa.data.files import Files
+from pipa.data.dataset import Sample, Segmentation, in_classes, open_labelled, run_table
+from pipa.data.find import find_all
 from pipa.data.labels import count_pixels
-from pipa.data.opening import in_classes, open_labelled, run_table
+from pipa.data.layouts import Files
 from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
-from pipa.data.specs import find_all
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 from pipa.files.paint import colourise

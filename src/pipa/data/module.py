@@ -14,8 +14,16 @@ from torch.utils.data import DataLoader
 from pipa.batch import Batch, Labelled, Needs
 from pipa.classes import LabelSpace
 from pipa.data.crops import Size
-from pipa.data.dataset import Segmentation
+from pipa.data.dataset import (
+    Segmentation,
+    in_classes,
+    is_small,
+    open_labelled,
+    run_table,
+    spread_indices,
+)
 from pipa.data.draws import Cutting, Draws, Margins, PairCutting, SourceCrops, TargetCrops
+from pipa.data.find import find
 from pipa.data.labels import ClassTable
 from pipa.data.loading import (
     Batches,
@@ -25,9 +33,7 @@ from pipa.data.loading import (
     as_labelled,
     collate,
 )
-from pipa.data.opening import in_classes, is_small, open_labelled, run_table, some
 from pipa.data.rare_classes import RareClasses, absent, class_counts
-from pipa.data.specs import find
 from pipa.errors import PipaError
 
 log = logging.getLogger(__name__)
@@ -36,9 +42,8 @@ log = logging.getLogger(__name__)
 class UDAData(L.LightningDataModule):
     """A labelled source, an unlabelled target, and labelled images to validate on.
 
-    A data set is `[FORMAT[/SPLIT]:]PATH` with the formats folder (`PATH/images`, `PATH/labels`),
-    gta5, synthia, cityscapes, acdc, dark_zurich, list (lines `image,label`) and streets. Labels of
-    the target are never opened.
+    A data set is `[FORMAT[/SPLIT]:]PATH`; `pipa data --help` lists the formats, and
+    `pipa.data.data_sets` says how to add one. Labels of the target are never opened.
 
     Batch t holds draws `t * batch_size` and following, each a function of `seed` and its number.
 
@@ -185,9 +190,9 @@ class UDAData(L.LightningDataModule):
             self.trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
         if stage not in (None, "fit") or self.on_error == "skip":
             return
-        for index in some(source):
+        for index in spread_indices(source):
             self.source_cutting.fit(source.load(index))
-        for index in some(target) if target is not None else ():
+        for index in spread_indices(target) if target is not None else ():
             assert target is not None
             self.target_cutting.fit(target.load(index))
         if validation is not None:

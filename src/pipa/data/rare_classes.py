@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 
 from pipa.data.dataset import Segmentation
 from pipa.data.labels import count_pixels
-from pipa.data.specs import cache_folder
 from pipa.errors import PipaError
+from pipa.files.cache import cache_folder
 from pipa.files.threads import in_threads
 from pipa.files.writing import write_bytes
 

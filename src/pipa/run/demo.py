@@ -27,8 +27,8 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from pipa.classes import LabelSpace
+from pipa.data.dataset import open_labelled
 from pipa.data.module import UDAData, labelled_images
-from pipa.data.opening import open_labelled
 from pipa.evaluate.evaluate import evaluate
 from pipa.evaluate.plots import Series
 from pipa.evaluate.report import GalleryRow, RunRecord, write_report

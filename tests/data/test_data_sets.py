@@ -1,16 +1,23 @@
 """Each original layout, miniature; what is missing, said in a sentence; how a data set is named."""
 
+import importlib
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import builders
 import numpy as np
 import pytest
 
+from pipa.cli import main
+from pipa.data.data_sets import DATA_SETS, data_set, formats
+from pipa.data.dataset import open_labelled
+from pipa.data.find import find, parse
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, GTA5_IDS, SYNTHIA_IDS
-from pipa.data.opening import open_labelled
-from pipa.data.specs import cache_folder, find, parse, streets_folder
 from pipa.errors import PipaError
+from pipa.files.cache import cache_folder
+from pipa.streets.cached import streets_folder
 
 
 def truth(table, seed):
@@ -140,7 +147,122 @@ def test_specifications(spec, default, want):
 @pytest.mark.parametrize(("spec", "default"), [("kitti:/data", "folder"), ("/data", "kitti")])
 def test_an_unknown_format_is_named_with_the_known_ones(spec, default):
     with pytest.raises(PipaError, match=r"the format kitti is not known.* Known: folder, gta5"):
-        parse(spec, default)
+        find(spec, "source", default)
+
+
+def test_a_format_without_splits_refuses_one(tmp_path):
+    with pytest.raises(PipaError, match=r"gta5 has no splits. Write gta5:PATH"):
+        find(f"gta5/val:{builders.gta5(tmp_path)}", "source")
+
+
+MINE = """
+from pipa.data.data_sets import data_set
+from pipa.data.labels import TRAIN_IDS
+from pipa.data.layouts import Files, mirrored
+
+def plain(root, split, labelled):
+    return mirrored(root, f"pictures/{split}", f"truth/{split}", labelled, TRAIN_IDS)
+
+SPLITS = {"source": "learn", "target": "learn", "validation": "look"}
+
+@data_set("mine", splits=SPLITS)
+def mine(root, split, labelled):
+    '''My own: `pictures/SPLIT/*.png`, `truth/SPLIT/*.png`.'''
+    return plain(root, split, labelled)
+
+def few(root):
+    return []
+
+def wrong(root, split, labelled):
+    return [root]
+
+def empty(root, split, labelled):
+    return Files(root, [], None)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder in a layout of its own, and a module in the current folder that lists it."""
+    (tmp_path / "my_data.py").write_text(MINE)
+    (tmp_path / "half.py").write_text("import nowhere_to_be_found")
+    made = builders.folder(tmp_path / "made")
+    for split in ("train", "learn", "look", "night"):
+        for kind, name in (("images", "pictures"), ("labels", "truth")):
+            shutil.copytree(made / kind, tmp_path / "root" / name / split)
+    (tmp_path / "root" / "pictures" / "look" / "000.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path / "root"
+    sys.modules.pop("my_data", None)
+    DATA_SETS.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "role", "where", "count"),
+    [
+        ("my_data.plain", "source", "train", 4),
+        ("my_data.plain/night", "source", "night", 4),
+        ("my_data.mine", "source", "learn", 4),
+        ("my_data.mine", "validation", "look", 3),
+    ],
+)
+def test_a_function_of_ones_own_lists_a_data_set(own, spec, role, where, count):
+    found = find(f"{spec}:{own}", role)
+    assert len(found.pairs) == count
+    for pair in found.pairs:
+        assert pair.image.parent == own / "pictures" / where
+        assert pair.label == own / "truth" / where / pair.image.name
+    target = find(str(own), "target", spec.split("/")[0])
+    assert all(pair.label is None for pair in target.pairs)
+    images, labels = open_labelled(f"{spec}:{own}", role=role)
+    assert labels.num_classes == 19
+    assert np.array_equal(images.load(count - 1).label, builders.mosaic(3))
+
+
+def test_an_imported_module_may_enter_a_name(own, monkeypatch):
+    with pytest.raises(PipaError, match="the format mine is not known"):
+        find(f"mine:{own}", "source")
+    monkeypatch.syspath_prepend(own.parent)
+    importlib.import_module("my_data")
+    assert len(find(f"mine:{own}", "validation").pairs) == 3
+    assert formats()["mine"] == "My own: `pictures/SPLIT/*.png`, `truth/SPLIT/*.png`."
+    importlib.reload(sys.modules["my_data"])  # as a notebook's cell that runs again
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("nowhere.data:x", "nowhere.data: cannot be used as a data set .*No module named"),
+        ("half.data:x", "half.data: cannot be used .*No module named 'nowhere_to_be_found'"),
+        ("my_data.mist:x", "my_data.mist: cannot be used .*no attribute 'mist'"),
+        ("my_data.SPLITS:x", "my_data.SPLITS: cannot be used .*is not a callable"),
+        ("my_data.few:x", "my_data.few: cannot be used .*too many positional arguments"),
+        ("my_data.wrong:x", "my_data.wrong: gave a list, not Files"),
+        ("my_data.empty:x", "my_data.empty:x: lists no images"),
+        ("my_data.plain:x", "pictures/train: the folder does not exist"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_refused_in_a_line(own, spec, problem):
+    with pytest.raises(PipaError, match=problem) as caught:
+        find(spec, "source")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "problem"), [("gta5", "is defined in"), ("a/b", "is no name")])
+def test_a_name_that_cannot_be_a_format_is_refused(name, problem):
+    with pytest.raises(PipaError, match=problem):
+        data_set(name)(lambda root, split, labelled: None)
+
+
+def test_help_lists_every_format_with_its_layout(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for name, about in formats().items():
+        assert about.endswith(".")
+        assert re.search(rf"^  {name} +{re.escape(about)}$", shown, re.MULTILINE), name
 
 
 def test_streets_are_drawn_once(tmp_path, monkeypatch):

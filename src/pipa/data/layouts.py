@@ -1,0 +1,168 @@
+"""What a data set on disk is, and the two usual ways to pair its images with its labels.
+
+Nothing is converted, and no image is opened here: paths in, paths out. A wrong folder fails at
+once, with a sentence that says what the layout should be.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipa.data.labels import CITYSCAPES_LABEL_IDS, TRAIN_IDS, ClassTable
+from pipa.errors import PipaError
+from pipa.files.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label; the images of a target have none."""
+
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """A data set on disk.
+
+    Args:
+        root: Its folder, for errors and for what is kept beside it.
+        pairs: Its images, sorted by path.
+        table: What the numbers in its label files mean; None: they are the ids of the run.
+        faults: One error for each image that has no label but needs one; such an image is not
+            among the pairs.
+        spare: Labels that belong to no image.
+    """
+
+    root: Path
+    pairs: list[Pair]
+    table: ClassTable | None
+    faults: tuple[PipaError, ...] = ()
+    spare: tuple[Path, ...] = ()
+
+
+def mirrored(
+    root: Path, images: str, labels: str, labelled: bool, table: ClassTable | None
+) -> Files:
+    """Pair `root/images/x.jpg` with `root/labels/x.png`, in subfolders as well.
+
+    Args:
+        root: The data set's folder.
+        images: Folder of the images, relative to `root`.
+        labels: Folder of the labels, relative to `root`.
+        labelled: Whether to look for labels.
+        table: What the numbers in the label files mean; None: they are the ids of the run.
+
+    Raises:
+        PipaError: A folder is missing or empty.
+    """
+    hint = f"Its layout is {images} and {labels} in <root>."
+    found = list_files(root / images, IMAGE_SUFFIXES, hint)
+    if not labelled:
+        return unlabelled(root, found, table)
+    known = list_files(root / labels, LABEL_SUFFIXES, hint)
+
+    def label_of(image: Path) -> Path:
+        return root / labels / image.relative_to(root / images).with_suffix(".png")
+
+    return paired(root, found, label_of, known, table)
+
+
+def suffixed(
+    root: Path,
+    images: str,
+    labels: str,
+    endings: tuple[str, str],
+    labelled: bool,
+    within: Iterable[Path],
+) -> Files:
+    """Pair files as Cityscapes does: `x_leftImg8bit.png` with `x_gtFine_labelIds.png`.
+
+    Where there are no `*_labelIds.png`, the labels are `*_labelTrainIds.png`.
+
+    Args:
+        root: The data set's folder.
+        images: Folder of the images, relative to `root`.
+        labels: Folder of the labels, relative to `root`, with the same subfolders.
+        endings: What the names of images, and of labels, have after their common part.
+        labelled: Whether to look for labels.
+        within: Folders below `root/images` to search.
+
+    Raises:
+        PipaError: There are no images, or the folder of labels is missing or empty.
+    """
+    hint = f"Its layout is {images} and {labels} in <root>."
+    theirs, ours = endings
+    found = [
+        path
+        for part in within
+        if part.is_dir()
+        for path in list_files(part, IMAGE_SUFFIXES, hint)
+        if path.stem.endswith(theirs)
+    ]
+    if not found:
+        raise PipaError(f"no images *{theirs}.png in {images}", root, hint)
+    if not labelled:
+        return unlabelled(root, found, TRAIN_IDS)
+    known = set(list_files(root / labels, LABEL_SUFFIXES, hint))
+    kind = "labelIds" if any(p.stem.endswith("_labelIds") for p in known) else "labelTrainIds"
+
+    def label_of(image: Path) -> Path:
+        name = f"{image.stem.removesuffix(theirs)}{ours}_{kind}.png"
+        return root / labels / image.relative_to(root / images).with_name(name)
+
+    table = CITYSCAPES_LABEL_IDS if kind == "labelIds" else TRAIN_IDS
+    return paired(root, found, label_of, known, table)
+
+
+def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
+    """List all files below a folder that have one of the suffixes, sorted, without hidden ones.
+
+    Args:
+        where: The folder.
+        suffixes: Suffixes in lower case, with their dot.
+        hint: A sentence that says what the layout should be.
+
+    Raises:
+        PipaError: The folder does not exist, or holds no such file.
+    """
+    if not where.is_dir():
+        raise PipaError("the folder does not exist", where, hint)
+    wanted = set(suffixes)
+    found = sorted(
+        path
+        for path in where.rglob("*")
+        if path.suffix.lower() in wanted and not path.name.startswith(".")
+    )
+    if not found:
+        inside = sorted(p.name for p in where.iterdir())[:4]
+        shown = f"it holds {', '.join(inside)}" if inside else "it is empty"
+        raise PipaError(f"no images found; {shown}", where, hint)
+    return found
+
+
+def unlabelled(root: Path, images: Iterable[Path], table: ClassTable | None) -> Files:
+    """Images without labels."""
+    return Files(root, [Pair(path, None) for path in images], table)
+
+
+def paired(
+    root: Path,
+    images: Iterable[Path],
+    label_of: Callable[[Path], Path],
+    known: Iterable[Path],
+    table: ClassTable | None,
+) -> Files:
+    """Images with their labels; each image whose label is not among the `known` ones is a fault."""
+    there = set(known)
+    pairs = [Pair(image, label_of(image)) for image in images]
+    faults = (
+        PipaError(
+            f"has no label; expected {pair.label}",
+            pair.image,
+            "Add the label, or remove the image.",
+        )
+        for pair in pairs
+        if pair.label not in there
+    )
+    return Files(root, [pair for pair in pairs if pair.label in there], table, tuple(faults))
