@@ -14,6 +14,7 @@ import pytest
 import torch
 from builders import folder
 from lightning.pytorch.strategies import DDPStrategy
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from steps import LABELS, batch_of, fit, small
 from torch import nn
 
@@ -22,7 +23,6 @@ from pipa.data.module import UDAData
 from pipa.run.train import build_trainer
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.terms import TargetTerm, supervised
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pipa.uda.pipa_terms import PatchTerm, PixelTerm, at_centres, pick
 from steps import CLASSES, batch_of, small
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
 from pipa.uda.mixing import mix_images
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm, at_centres, pick
 from pipa.uda.teacher import Pseudo, Teacher
 from pipa.uda.terms import FeatureDistance, MaskedConsistency, ViewsTerm, supervised
 
