@@ -3,7 +3,7 @@
 import json
 import re
 
-METHODS = ("source_only", "self_training", "pipa")
+METHODS = ("source_only", "control", "pipa")
 
 
 def test_the_demo_writes_results_and_a_report_that_needs_nothing_else(pipa, tmp_path):

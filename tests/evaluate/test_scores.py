@@ -147,7 +147,7 @@ def test_the_table_of_one_result():
 def test_the_table_of_three_methods_has_a_gain():
     results = {
         "source_only": Result(30.0, {"sky": 60.0, "car": 0.0, "bus": None}),
-        "self_training": Result(35.0, {"sky": 70.0, "car": 0.0, "bus": None}),
+        "control": Result(35.0, {"sky": 70.0, "car": 0.0, "bus": None}),
         "pipa": Result(32.0, {"sky": 55.0, "car": 0.0, "bus": 41.0}),
     }
     cells = [
@@ -156,7 +156,7 @@ def test_the_table_of_three_methods_has_a_gain():
         if line[0] in "┃│"
     ]
     assert cells == [
-        ["class", "source-only", "self-training", "PiPa", "gain"],
+        ["class", "source-only", "control", "PiPa", "gain"],
         ["sky", "60.0", "70.0", "55.0", "-5.0"],
         ["car", "0.0", "0.0", "0.0", "0.0"],
         ["bus", "-", "-", "41.0", "-"],

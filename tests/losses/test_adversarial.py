@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipa.losses.adversarial import probability, taken_for
+from pipa.losses.adversarial import probability, domain_cross_entropy
 from pipa.models.discriminator import Discriminator
 
 
@@ -18,7 +18,7 @@ def test_it_is_the_cross_entropy_with_one_domain(source):
     for z in logits.flatten().tolist():
         target = 1 / (1 + math.exp(-z))  # label 1
         total -= math.log(1 - target if source else target)
-    found = taken_for(logits, source=source)
+    found = domain_cross_entropy(logits, source=source)
     assert found.item() == pytest.approx(total / 24, abs=1e-10)
     theirs = nn.BCEWithLogitsLoss()(logits, torch.full_like(logits, 0.0 if source else 1.0))
     assert found.item() == pytest.approx(theirs.item(), abs=1e-12)
@@ -29,20 +29,24 @@ def test_values_and_gradients_by_hand(source):
     sign = 1 if source else -1
     for z, loss, slope in ((0.0, math.log(2), 0.5), (math.log(3), math.log(4), 0.75)):
         logits = torch.full((1, 1, 2, 2), sign * z, requires_grad=True)
-        found = taken_for(logits, source=source)
+        found = domain_cross_entropy(logits, source=source)
         found.backward()
         assert found.item() == pytest.approx(loss)
         assert logits.grad.sum().item() == pytest.approx(sign * slope)
     for z, loss in ((-500.0, 0.0), (500.0, 500.0)):  # no overflow
-        assert taken_for(torch.full((1, 1, 1, 1), sign * z), source=source).item() == loss
+        assert (
+            domain_cross_entropy(torch.full((1, 1, 1, 1), sign * z), source=source).item() == loss
+        )
 
 
 def test_half_precision_is_judged_in_float32():
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, shown = taken_for(logits[:, :1], source=True), probability(logits)
+        loss, shown = domain_cross_entropy(logits[:, :1], source=True), probability(logits)
     assert loss.dtype == shown.dtype == torch.float32
-    assert loss.item() == pytest.approx(taken_for(logits[:, :1].double(), source=True).item())
+    assert loss.item() == pytest.approx(
+        domain_cross_entropy(logits[:, :1].double(), source=True).item()
+    )
     torch.testing.assert_close(shown.sum(1), torch.ones(2, 4, 4))
 
 

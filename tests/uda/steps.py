@@ -7,12 +7,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 import pipa
 from pipa.batch import Batch, CropPair, Labelled, Unlabelled
 from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
-from pipa.run.train import hush_lightning
+from pipa.run.engine import hush_lightning
 from pipa.uda.method import Method
 
 CLASSES = 3
@@ -87,3 +88,14 @@ def fit(
         warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
         trainer.fit(module, batches, validation)
     return trainer
+
+
+def batches(count: int = 3) -> Feed:
+    """The same few batches each time."""
+    return Feed([batch_of(seed) for seed in range(count)])
+
+
+def trained(module: Method, count: int = 3, **options: Any) -> dict[str, Tensor]:
+    """All that a training on `batches(count)` leaves."""
+    fit(module, batches(count), **options)
+    return module.state_dict()

@@ -14,17 +14,17 @@ import pytest
 import torch
 from builders import folder
 from lightning.pytorch.strategies import DDPStrategy
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
-from steps import LABELS, batch_of, fit, small
 from torch import nn
 
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.module import UDAData
-from pipa.run.train import build_trainer
+from pipa.run.engine import build_trainer
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
-from pipa.uda.terms import TargetTerm, supervised
+from pipa.uda.terms import PatchTerm, PixelTerm, TargetTerm
+from pipa.uda.terms.base import supervised
+from uda.steps import LABELS, batch_of, fit, small
 
 STEPS = 3
 
@@ -38,12 +38,9 @@ class Follow(TargetTerm):
         super().__init__(0.5)
         self.head = nn.Parameter(torch.ones(()))
 
-    def prepare(self, student):
-        pass
-
-    def forward(self, student, batch, pseudo, generator=None):
-        prediction = student.analyse(batch.target.image * self.head)
-        return supervised(prediction, pseudo.label, pseudo.weight)
+    def forward(self, given):
+        prediction = given.student.analyse(given.batch.target.image * self.head)
+        return supervised(prediction, given.pseudo.label, given.pseudo.weight)
 
 
 class Certain(SelfTraining):

@@ -3,16 +3,22 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from steps import CLASSES, LABELS, Feed, batch_of, fit, small
 from torch import nn
 
 import pipa
 from pipa.batch import Batch, Labelled
 from pipa.models.segmenter import Segmenter
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.teacher import Pseudo, Teacher
-from pipa.uda.terms import FeatureDistance, MaskedConsistency, ViewsTerm
+from pipa.uda.terms import (
+    FeatureDistance,
+    Given,
+    MaskedConsistency,
+    PairCrossEntropy,
+    PatchTerm,
+    PixelTerm,
+)
+from uda.steps import CLASSES, LABELS, Feed, batch_of, fit, small
 
 NETWORKS = {"small": 32, "daformer_mit_b0": 64, "hrda_mit_b0": 128}
 """Sides of crops in which attention of every stage still has more than one key."""
@@ -64,7 +70,7 @@ def test_the_patch_loss_alone_trains_the_whole_backbone(name, labelled_by_teache
     teacher, term = Teacher(student), PatchTerm(threshold=0.0, width=16, dim=8, memory=30)
     term.prepare(student)
     pseudo = known(batch) if labelled_by_teacher else teacher.label(batch.target)
-    loss = term(student, batch, pseudo, torch.Generator().manual_seed(0))
+    loss = term(Given(student, batch, pseudo, torch.Generator().manual_seed(0)))
     loss.backward()
     assert loss > 0
     assert_all_reached(student.backbone)
@@ -96,7 +102,7 @@ def test_a_term_works_in_anyones_loop_without_preparation(term):
     if isinstance(term, PixelTerm):
         loss = term(student.analyse(batch.source.image), batch.source)
     else:
-        loss = term(student, batch, known(batch))
+        loss = term(Given(student, batch, known(batch)))
     loss.backward()
     assert_all_reached(student.backbone)
     assert_all_reached(term.head)
@@ -153,7 +159,7 @@ def test_a_whole_step_reaches_student_and_heads_and_nobody_else():
         target_terms=[
             PatchTerm(threshold=0.0, width=16, dim=8),
             MaskedConsistency(block=8),
-            ViewsTerm(),
+            PairCrossEntropy(),
         ],
         confidence=0.3,
     )

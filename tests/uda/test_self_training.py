@@ -4,17 +4,16 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from steps import CLASSES, LABELS, Feed, batch_of, fit, small
 from torch import Tensor
 
 import pipa
 from pipa.batch import Batch, Labelled
 from pipa.uda.optim import Optim, warmup_poly
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import MaskedConsistency, ViewsTerm
+from pipa.uda.terms import MaskedConsistency, PairCrossEntropy, PatchTerm, PixelTerm
 from pipa.uda.watch import FiniteGuard, Pictures, Throughput
+from uda.steps import CLASSES, LABELS, Feed, batch_of, fit, small
 
 STEPS = 3
 OPTIM = Optim(lr=1e-3, head=2.0, warm_up=2)
@@ -28,7 +27,7 @@ def batches(*, target: bool = True) -> Feed:
 def method(student=None, **options) -> SelfTraining:
     terms = {
         "source_terms": [PixelTerm(width=16, dim=8)],
-        "target_terms": [PatchTerm(threshold=0.3, width=16, dim=8, memory=60), ViewsTerm()],
+        "target_terms": [PatchTerm(threshold=0.3, width=16, dim=8, memory=60), PairCrossEntropy()],
     }
     given = {"optim": OPTIM, "confidence": 0.4, "jitter_source": True} | terms | options
     torch.manual_seed(1)  # of the projection heads
@@ -96,7 +95,7 @@ def test_before_the_start_the_source_trains_alone():
         if name.startswith(("student.", "terms.0.")):
             assert torch.equal(tensor, student_alone[name]), name
     assert set(module.trainer.callback_metrics) == {"loss/source", "loss/pixel"}
-    assert module.moment.mixed is None
+    assert module.last_step.mixed is None
 
 
 def test_a_term_may_start_later():
@@ -160,7 +159,9 @@ def test_the_gradient_is_clipped_where_that_is_asked(clip):
 def test_each_loss_is_logged_by_its_name_and_weighted():
     module = method()
     metrics = fit(module, batches()).callback_metrics
-    assert set(metrics) == {f"loss/{n}" for n in ("source", "pixel", "mixed", "patch", "views")}
+    assert set(metrics) == {
+        f"loss/{n}" for n in ("source", "pixel", "mixed", "patch", "pair_cross_entropy")
+    }
     heavier = method(source_terms=[PixelTerm(width=16, dim=8, weight=1.0)], target_terms=[])
     lighter = method(source_terms=[PixelTerm(width=16, dim=8, weight=0.1)], target_terms=[])
     one = [Feed([batch_of()]) for _ in range(2)]
@@ -190,15 +191,16 @@ def test_terms_of_one_name_are_refused():
 def test_more_passes_over_the_source_are_averaged():
     """Without colours all passes are the same: so is what is learned."""
     runs = [
-        SourceOnly(small(), LABELS, optim=OPTIM, passes=passes, jitter=False) for passes in (1, 4)
+        SourceOnly(small(), LABELS, optim=OPTIM, passes=passes, jitter_source=False)
+        for passes in (1, 4)
     ]
     once, four = (trained(run) for run in runs)
     for name, tensor in once.items():
         torch.testing.assert_close(tensor, four[name], rtol=1e-3, atol=1e-4)
     assert set(runs[1].trainer.callback_metrics) == {"loss/source"}
-    coloured = SourceOnly(small(), LABELS, optim=OPTIM, passes=4, jitter=True)
+    coloured = SourceOnly(small(), LABELS, optim=OPTIM, passes=4, jitter_source=True)
     trained(coloured)
-    assert not torch.equal(coloured.moment.source.image, batches().batches[-1].source.image)
+    assert not torch.equal(coloured.last_step.source.image, batches().batches[-1].source.image)
 
 
 def test_a_batch_without_a_label_costs_nothing():

@@ -15,7 +15,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from recipe import GOLDEN, fill, image, labels
-from steps import fit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,12 +22,14 @@ from pipa.batch import Batch, Box, Labelled, Unlabelled
 from pipa.classes import CITYSCAPES
 from pipa.losses.pixel_contrast import contrast_anchors, first_anchors
 from pipa.models.hrda import HRDA
-from pipa.models.mmseg import SEGMENTER, load, rename
+from pipa.models.mmseg import load, rename
+from pipa.models.mmseg_names import SEGMENTER
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.mixing import Mixed, paste_mask
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.terms import FeatureDistance, SourceTerm
+from uda.steps import fit
 
 RUNS = json.loads((GOLDEN / "trajectories.json").read_text())
 KEYS = json.loads(gzip.decompress((GOLDEN / "checkpoint_keys.json.gz").read_bytes()))
@@ -40,7 +41,7 @@ def student_of(kind: str, prefix: str = "") -> Segmenter:
     """MiT-B0 with the recipe's weights, for images that are normalised already."""
     keys = KEYS[f"{kind}_mit_b0_segmentor"]
     weights = {key: torch.from_numpy(fill(prefix + key, tuple(shape))) for key, shape in keys}
-    student = load({"state_dict": weights}, Path(kind)).train()
+    student = load({"state_dict": weights}, Path(kind))[0].train()
     student.mean.zero_()
     student.std.fill_(1)
     for module in student.modules():
@@ -178,7 +179,7 @@ class Record(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         step = self.steps[-1]
         losses = {n: v.item() for n, v in trainer.callback_metrics.items() if n.startswith("loss/")}
-        mixed = module.moment.mixed
+        mixed = module.last_step.mixed
         counts = torch.bincount(mixed.label.where(mixed.label != 255, 19).flatten(), minlength=20)
         step |= {"losses": losses, "label_hist": counts.tolist()}
         step["weight_mean"] = mixed.weight.double().mean().item()

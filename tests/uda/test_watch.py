@@ -4,7 +4,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from steps import LABELS, Feed, batch_of, fit, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipa.batch import Batch
@@ -13,6 +12,7 @@ from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
 from pipa.uda.terms import SourceTerm
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput, side_by_side
+from uda.steps import LABELS, Feed, batch_of, fit, small
 
 
 class Breaks(SourceTerm):
@@ -23,9 +23,6 @@ class Breaks(SourceTerm):
     def __init__(self, value: float) -> None:
         super().__init__(1.0, start=1)
         self.value = value
-
-    def prepare(self, student):
-        pass
 
     def forward(self, prediction, source, generator=None):
         return prediction.outputs[0].logits.sum() * self.value
@@ -57,7 +54,7 @@ def test_pictures_of_a_step(tmp_path):
     fit(module, feed, logger=board, callbacks=[Pictures(LABELS.colours, every=2)])
     board.finalize("success")
     found = events(tmp_path / "board")
-    tags = {"source", "target and pseudo-label", "mixed", "the two patches"}
+    tags = {"source", "target and pseudo-label", "mixed", "the pair"}
     assert set(found.Tags()["images"]) == tags
     for tag in tags:
         pictures = found.Images(tag)

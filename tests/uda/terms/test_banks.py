@@ -9,18 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import CLASSES, LABELS, batch_of, fit, small
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipa.batch import Labelled
 from pipa.losses.pixel_contrast import contrast_anchors
-from pipa.run.train import hush_lightning
-from pipa.uda import pipa_terms
+from pipa.run.engine import hush_lightning
 from pipa.uda.optim import Optim
-from pipa.uda.pipa_terms import PatchTerm, PixelTerm, pick_evenly
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.terms import Given, PatchTerm, PixelTerm
+from pipa.uda.terms.patch import pick_evenly
+from pipa.uda.terms.projection import at_centres
+from uda.steps import CLASSES, LABELS, batch_of, fit, small
 
 
 def pixel_term(student, **options):
@@ -49,7 +50,7 @@ def test_without_the_options_the_losses_are_those_before_there_were_any():
         batch = batch_of(step)
         pseudo = teacher.label(batch.target, batch.pair)
         found.append(pixel(student.analyse(batch.source.image), batch.source, generator).item())
-        found.append(patch(student, batch, pseudo, generator).item())
+        found.append(patch(Given(student, batch, pseudo, generator)).item())
     expected = [5.1467047, 9.9775991, 5.0567393, 11.8059254, 4.9959359, 12.6911945]
     assert found == pytest.approx(expected, rel=1e-5)
     assert torch.rand(1, generator=generator).item() == pytest.approx(0.3337467908859253)
@@ -91,7 +92,7 @@ def test_what_is_kept_are_the_anchors_of_the_step_before():
     pixel_loss(term, student, source)
     assert not term.bank.requires_grad
     rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)
-    label = pipa_terms.at_centres(source.label, embedding.shape[-2:]).flatten()
+    label = at_centres(source.label, embedding.shape[-2:]).flatten()
     filled = term.bank_label != 255
     for c in range(CLASSES):
         mine = term.bank[filled & (term.bank_label == c)]
@@ -203,7 +204,7 @@ def test_within_a_class_any_place_is_picked():
 
 
 def unbalanced(batch):
-    """Pseudo-labels of both views: class 1 on a 64th of the places, else class 0."""
+    """Pseudo-labels of both crops: class 1 on a 64th of the places, else class 0."""
 
     def one(sure):
         label = torch.zeros(2, 32, 32, dtype=torch.long)
@@ -223,7 +224,7 @@ def test_a_balanced_bank_has_as_much_of_each_pseudo_class():
         term = PatchTerm(width=16, dim=8, memory=12, balanced=balanced, jitter=False, queries=40)
         term.prepare(student)
         for seed in range(3):
-            term(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed))
+            term(Given(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed)))
         counts[balanced] = torch.bincount(term.bank_label, minlength=256)[[0, 1, 255]].tolist()
         assert torch.allclose(term.bank.norm(dim=1), torch.ones(12))
         assert not term.bank.requires_grad
@@ -239,7 +240,9 @@ def test_a_balanced_bank_changes_no_loss_before_it_holds_a_row():
         term = PatchTerm(width=16, dim=8, memory=30, balanced=balanced, jitter=False)
         term.prepare(student)
         steps = [
-            term(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed)).item()
+            term(
+                Given(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed))
+            ).item()
             for seed in range(2)
         ]
         losses.append(steps)
@@ -247,14 +250,14 @@ def test_a_balanced_bank_changes_no_loss_before_it_holds_a_row():
     assert losses[0][1] != losses[1][1]
 
 
-def test_without_a_teacher_the_students_decoder_labels_the_views():
+def test_without_a_teacher_the_students_decoder_labels_the_pair():
     student, batch = small(), batch_of()
     losses = []
     for pseudo in (None, Teacher(student).label(batch.target)):
         torch.manual_seed(1)
         term = PatchTerm(threshold=0.0, width=16, dim=8)
         term.prepare(student)
-        losses.append(term(student, batch, pseudo, torch.Generator().manual_seed(0)).item())
+        losses.append(term(Given(student, batch, pseudo, torch.Generator().manual_seed(0))).item())
     assert losses[0] == losses[1] > 0
 
 
@@ -269,4 +272,4 @@ def test_nothing_waits_for_the_device():
         for _ in range(2):
             for term in pixels:
                 term(student.analyse(batch.source.image), batch.source).backward()
-            patch(student, batch, None).backward()
+            patch(Given(student, batch)).backward()

@@ -1,0 +1,87 @@
+"""A network and pseudo-labels whose answers are known: what the tests of terms share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
+from pipa.models.segmenter import Output, Prediction, Segmenter, View
+from pipa.uda.teacher import Pseudo
+from uda.steps import CLASSES
+
+
+class Window(Segmenter):
+    """A network that only passes on what it sees: a pixel of every 4 x 4 is feature and logits."""
+
+    def __init__(self) -> None:
+        super().__init__(3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seen: Tensor | None = None
+
+    def context(self, image: Tensor) -> View:
+        self.seen = self.normalise(image)
+        box = Box(slice(0, image.shape[2]), slice(0, image.shape[3]))
+        return View([image[:, :, ::4, ::4] * self.scale], box)
+
+    def analyse(self, image: Tensor) -> Prediction:
+        view = self.context(image)
+        return Prediction([Output(view.features[0], view.box, 1.0)], view, view)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.interpolate(self.context(image).features[0], image.shape[-2:], mode="bilinear")
+
+
+class Two(Segmenter):
+    """A network of one parameter that answers twice, as HRDA: for the image, and for its corner."""
+
+    def __init__(self) -> None:
+        super().__init__(CLASSES)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def context(self, image: Tensor) -> View:
+        return View([image[:, :, ::4, ::4] * self.scale], Box(slice(0, 32), slice(0, 32)))
+
+    def analyse(self, image: Tensor) -> Prediction:
+        view = self.context(image)
+        part = Output(view.features[0][..., :4, 2:6] * 3, Box(slice(0, 16), slice(8, 24)), 0.1)
+        return Prediction([Output(view.features[0], view.box, 0.9), part], view, view)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.interpolate(self.context(image).features[0], image.shape[-2:], mode="bilinear")
+
+
+class Direction(nn.Module):
+    """In place of a projection head: the first map's own direction."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return F.normalize(features[0] - 0.5, dim=1)
+
+
+def flat(b: int, side: int, label: Tensor, confidence: float) -> Pseudo:
+    return Pseudo(label, torch.ones(b, side, side), torch.full((b, side, side), confidence))
+
+
+def pair_batch(
+    side: int, shift: tuple[int, int], flipped: tuple[bool, bool], seed: int = 0
+) -> Batch:
+    """Two crops of a picture whose 4 x 4 cells have colours of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.rand(1, 3, 40, 40, generator=generator)
+    whole = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    corners = [(40, 40), (40 + shift[0], 40 + shift[1])]
+    crops = [whole[:, :, y : y + side, x : x + side] for y, x in corners]
+    crops = [c.flip(3) if f else c for c, f in zip(crops, flipped, strict=True)]
+    first, second = (Unlabelled(c, torch.ones(1, side, side, dtype=torch.bool)) for c in crops)
+    pair = CropPair(first, second, torch.tensor([shift]), torch.tensor([flipped]))
+    source = Labelled(first.image, torch.zeros(1, side, side, dtype=torch.long))
+    return Batch(source, first, pair)
+
+
+def labelled_pair(batch: Batch, first: float = 0.95, second: float = 0.99) -> Pseudo:
+    """Places are of class 1 where they are red; the second crop is the surer one."""
+    crops = (batch.pair.first.image, first), (batch.pair.second.image, second)
+    side = batch.pair.first.image.shape[-1]
+    pair = [flat(1, side, (image[:, 0] > 0.5).long(), sure) for image, sure in crops]
+    whole = flat(1, side, torch.zeros(1, side, side, dtype=torch.long), 0.5)
+    whole.pair = pair[0], pair[1]
+    return whole
