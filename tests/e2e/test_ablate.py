@@ -24,7 +24,7 @@ def given(tmp_path):
         f"--data.target={target}",
         f"--data.validation={held_out}",
         "--trainer.max_steps=2",
-        "--method.patch=false",
+        "--method.name=daformer",
         "--jobs=2",
         f"--out={tmp_path / 'grid'}",
     )
@@ -36,7 +36,7 @@ def written(run):
 
 def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     out = tmp_path / "grid"
-    done = pipa("ablate", *given, "--vary", "method.pixel", "--seeds", "0,1")
+    done = pipa("ablate", *given, "--vary", "pixel", "--seeds", "0,1")
     assert done.code == 0, done.err + done.out
     table = json.loads((out / "table.json").read_text())
     assert list(table) == ["none", "pixel"]
@@ -46,17 +46,17 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     # What is finished stays, what is missing is made: a run that was stopped near its end.
     (out / "pixel" / "seed1" / "results.json").unlink()
     before = {run: written(out / run) for run in ("none/seed0", "none/seed1", "pixel/seed0")}
-    again = pipa("ablate", *given, "--vary", "method.pixel", "--seeds", "0,1")
+    again = pipa("ablate", *given, "--vary", "pixel", "--seeds", "0,1")
     assert again.code == 0, again.err
     assert "[1/1] pixel, seed 1" in again.out
     assert before == {run: written(out / run) for run in before}
     assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
 
-    refused = pipa("ablate", *given, "--vary", "method.pixel", "--seeds=0", "--optim.lr=1e-4")
+    refused = pipa("ablate", *given, "--vary", "pixel", "--seeds=0", "--optim.lr=1e-4")
     assert refused.code == 2
     assert "other options" in refused.err
     assert "optim.lr: 0.003, now 0.0001" in refused.err
-    fewer = pipa("ablate", *given, "--vary", "method.pixel", "--seeds=0")
+    fewer = pipa("ablate", *given, "--vary", "pixel", "--seeds=0")
     assert fewer.code == 0, fewer.err
     assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
 
@@ -70,7 +70,7 @@ def test_two_ablations_do_not_share_a_folder(pipa, given, tmp_path):
     (tmp_path / "grid").mkdir()
     with (tmp_path / "grid" / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        refused = pipa("ablate", *given, "--vary", "method.pixel")
+        refused = pipa("ablate", *given, "--vary", "pixel")
     assert refused.code == 2
     assert "another ablation is at work" in refused.err
 
@@ -87,7 +87,7 @@ def test_a_row_is_what_it_says_also_where_that_is_nothing(tmp_path, given):
 
 def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
     rows = tmp_path / "rows.yaml"
-    rows.write_text("good: {method.pixel: false}\nbad: {data.source: /nowhere}\n")
+    rows.write_text("good: {method.terms: []}\nbad: {data.source: /nowhere}\n")
     done = pipa("ablate", *given, "--rows", rows, "--seeds", "0", "--against=bad")
     assert done.code == 1
     assert "bad: nothing is compared with it" in done.out
@@ -99,18 +99,20 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--vary", "method.pixle"], "no option is called method.pixle"),
+        (["--vary", "pixle"], "no option is called pixle"),
+        (["--vary", "pixel", "--method.name=pipa"], "pixel is in every row already"),
+        (["--vary", "pixel", "--method.terms=[pixel]"], "pixel is in every row already"),
         (["--vary", "patch.weight"], "is no switch"),
         (["--vary", "patch.weight=heavy"], "heavy"),
-        (["--vary", "method.pixel", "--seeds", "first"], "seeds"),
-        (["--vary", "method.pixel", "--against", "DACS"], "no row is called DACS"),
-        (["--vary", "method.pixel", "--data.validation=null"], "--data.validation"),
+        (["--vary", "pixel", "--seeds", "first"], "seeds"),
+        (["--vary", "pixel", "--against", "DACS"], "no row is called DACS"),
+        (["--vary", "pixel", "--data.validation=null"], "--data.validation"),
         (["--vary", "optim.lr=1e-3:1e-3"], "two rows"),
-        (["--vary", "method.pixel", "--jobs=-1"], "--jobs"),
-        (["--vary", "method.pixel", "--seed=7"], "--seeds"),
-        (["--vary", "method.pixel", "--optim.layer_decay=2"], "layer_decay"),
-        (["--vary", "method.pixel", "--data.target=null"], "--data.target"),
-        (["--vary", "method.pixel", "--trainer.limit_val_batches=0"], "scores"),
+        (["--vary", "pixel", "--jobs=-1"], "--jobs"),
+        (["--vary", "pixel", "--seed=7"], "--seeds"),
+        (["--vary", "pixel", "--optim.layer_decay=2"], "layer_decay"),
+        (["--vary", "pixel", "--data.target=null"], "--data.target"),
+        (["--vary", "pixel", "--trainer.limit_val_batches=0"], "scores"),
         ([], "nothing varies"),
     ],
 )

@@ -165,7 +165,7 @@ def test_a_run_is_not_overwritten(refused, source, target, tmp_path):
     )
 
 
-def test_self_training_without_a_target(refused, source):
+def test_adaptation_without_a_target(refused, source):
     refused(f"--data.source={source}", words=["target"])
 
 

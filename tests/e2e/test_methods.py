@@ -15,31 +15,34 @@ NETWORKS = {
     "hrda": ("--student.name=hrda_small", '--student.options={"detail": 32}'),
 }
 METHODS = {
-    "source_only": ("--method.name=source_only",),
-    "minent": ("--method.name=minent", "--method.align=0.1"),
-    "advent": ("--method.name=advent", "--method.align=0.1"),
-    "adaptsegnet": ("--method.name=adaptsegnet", "--method.align=0.1"),
-    "dacs": ("--method.name=dacs",),
-    "self_training": ("--method.name=self_training",),
-    "mic": ("--method.masked=true", "--masked.block=16"),
+    "source_only": (),
+    "minent": ("--entropy.weight=0.1",),
+    "advent": ("--method.adversarial=0.1",),
+    "adaptsegnet": ("--method.adversarial=0.1",),
+    "dacs": (),
+    "daformer": (),
+    "mic": ("--masked.block=16",),
+    "pipa": (),
 }
+GAME = {"adversarial", "discriminator_source", "discriminator_target"}
 OWN = {
     "source_only": set(),
     "minent": {"entropy"},
-    "advent": {"adversarial", "discriminator_source", "discriminator_target"},
-    "adaptsegnet": {"adversarial", "discriminator_source", "discriminator_target"},
+    "advent": GAME,
+    "adaptsegnet": GAME,
     "dacs": {"mixed"},
-    "self_training": {"mixed"},
+    "daformer": {"mixed"},
     "mic": {"mixed", "masked"},
 }
-"""Losses of each method, beside the source's."""
+"""Losses of each method but PiPa, beside the source's; no encoder here is pretrained."""
 WITHOUT = {
     "minent": "source_only",
     "advent": "source_only",
     "adaptsegnet": "source_only",
     "dacs": "source_only",
-    "self_training": "source_only",
-    "mic": "self_training",
+    "daformer": "source_only",
+    "mic": "daformer",
+    "pipa": "daformer",
 }
 """The method that is left when its own piece is taken away."""
 
@@ -58,7 +61,6 @@ def train(pipa, runs):
     def once(network, method, with_pipa):
         out = runs / f"{network}-{method}-{with_pipa}"
         if not out.exists():
-            switch = str(with_pipa).lower()
             done = pipa(
                 "train",
                 *TINY,
@@ -69,9 +71,9 @@ def train(pipa, runs):
                 "--data.rare_class_temperature=null",  # DACS has none: the same images for all
                 "--method.confidence=0",  # so few steps make no sure pixel
                 *NETWORKS[network],
+                f"--method.name={method}",
                 *METHODS[method],
-                f"--method.pixel={switch}",
-                f"--method.patch={switch}",
+                *(["--method.terms=[pixel,patch]"] if with_pipa else []),
                 "--trainer.max_steps=10",
                 f"--out={out}",
             )
@@ -92,7 +94,7 @@ def losses(run):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OWN)
 def test_a_method_learns_with_and_without_pipa(train, network, method):
     shapes = {}
     for with_pipa in (False, True):
@@ -105,6 +107,12 @@ def test_a_method_learns_with_and_without_pipa(train, network, method):
         weights = load_file(run / "model" / "model.safetensors")
         shapes[with_pipa] = {name: tuple(weight.shape) for name, weight in weights.items()}
     assert shapes[True] == shapes[False]  # nothing of PiPa is left at inference
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_pipa_is_daformer_with_its_two_terms(train, network):
+    pipa, composed = train(network, "pipa", False), train(network, "daformer", True)
+    assert losses(pipa) == losses(composed)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -127,7 +135,7 @@ def test_the_piece_of_a_method_moves_the_student(train, network, method):
 
 def test_a_method_without_a_teacher_can_have_masked_consistency(pipa, runs, tmp_path):
     given = (*TINY, f"--data.source={STREETS}", f"--data.target={STREETS}", "--method.name=advent")
-    given = (*given, "--method.masked=true", "--masked.block=16", "--trainer.max_steps=2")
+    given = (*given, "--method.terms=[masked]", "--masked.block=16", "--trainer.max_steps=2")
     refused = pipa("train", *given, f"--out={tmp_path / 'a'}")
     assert refused.code == 2
     assert "teacher" in refused.err

@@ -122,7 +122,7 @@ def test_a_run_knows_how_to_go_on(pipa, worlds, tmp_path):
 
 def test_the_saved_model_is_the_same_with_and_without_pipa(pipa, worlds, tmp_path):
     shapes = {}
-    for name, switch in (("with", "true"), ("without", "false")):
+    for name, method in (("with", "pipa"), ("without", "daformer")):
         out = tmp_path / name
         done = pipa(
             "train",
@@ -130,8 +130,7 @@ def test_the_saved_model_is_the_same_with_and_without_pipa(pipa, worlds, tmp_pat
             *TINY,
             f"--out={out}",
             "--trainer.max_steps=1",
-            f"--method.pixel={switch}",
-            f"--method.patch={switch}",
+            f"--method.name={method}",
         )
         assert done.code == 0, done.err
         state = load_file(out / "model" / "model.safetensors")

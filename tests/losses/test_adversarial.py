@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipa.losses.adversarial import probability, domain_cross_entropy
+from pipa.losses.adversarial import domain_cross_entropy, probability
 from pipa.models.discriminator import Discriminator
 
 
