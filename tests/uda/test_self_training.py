@@ -210,3 +210,37 @@ def test_a_batch_without_a_label_costs_nothing():
     fit(module, Feed([Batch(nothing, batch.target, batch.pair)]))
     assert module.trainer.callback_metrics["loss/source"] == 0
     assert all(tensor.isfinite().all() for tensor in module.student.state_dict().values())
+
+
+def test_mixed_images_are_jittered_and_their_labels_are_not():
+    module, batch = method(target_terms=[]), batch_of(b=8)
+    fit(module, Feed([batch]))
+    mixed, pseudo = module.last_step.mixed, module.last_step.pseudo
+    nearest = min_distance(mixed.image, batch.source.image, batch.target.image)
+    assert (nearest > 0.02).sum() >= 5  # of 8: a share of 0.1 has neither jitter nor blur
+    assert ((mixed.label == batch.source.label) | (mixed.label == pseudo.label)).all()
+
+
+def min_distance(image: Tensor, *others: Tensor) -> Tensor:
+    """How far the farthest pixel of each image is from the nearest of the same place."""
+    each = [(image - other).abs().amax(dim=1) for other in others]
+    return torch.stack(each).amin(dim=0).amax(dim=(1, 2))
+
+
+class SecondProcess(SelfTraining):
+    """The second of several processes that train together."""
+
+    @property
+    def global_rank(self) -> int:
+        return 1
+
+
+def test_each_process_has_draws_of_its_own():
+    """The same batch in two processes: other classes are pasted, in other colours."""
+    batch = batch_of(b=4)
+    images = []
+    for process in (SelfTraining, SecondProcess):
+        module = process(small(), LABELS, optim=OPTIM)
+        fit(module, Feed([batch]))
+        images.append(module.last_step.mixed.image)
+    assert (images[0] != images[1]).flatten(1).any(dim=1).all()

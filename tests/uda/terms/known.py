@@ -57,31 +57,31 @@ class Direction(nn.Module):
         return F.normalize(features[0] - 0.5, dim=1)
 
 
-def flat(b: int, side: int, label: Tensor, confidence: float) -> Pseudo:
-    return Pseudo(label, torch.ones(b, side, side), torch.full((b, side, side), confidence))
+def flat(label: Tensor, confidence: float) -> Pseudo:
+    """What a teacher says that is as sure of every pixel."""
+    return Pseudo(label, torch.ones(label.shape), torch.full(label.shape, confidence))
 
 
 def pair_batch(
-    side: int, shift: tuple[int, int], flipped: tuple[bool, bool], seed: int = 0
+    size: tuple[int, int], shift: tuple[int, int], flipped: tuple[bool, bool], seed: int = 0
 ) -> Batch:
     """Two crops of a picture whose 4 x 4 cells have colours of their own."""
     generator = torch.Generator().manual_seed(seed)
     cells = torch.rand(1, 3, 40, 40, generator=generator)
     whole = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
     corners = [(40, 40), (40 + shift[0], 40 + shift[1])]
-    crops = [whole[:, :, y : y + side, x : x + side] for y, x in corners]
+    crops = [whole[:, :, y : y + size[0], x : x + size[1]] for y, x in corners]
     crops = [c.flip(3) if f else c for c, f in zip(crops, flipped, strict=True)]
-    first, second = (Unlabelled(c, torch.ones(1, side, side, dtype=torch.bool)) for c in crops)
+    first, second = (Unlabelled(c, torch.ones(1, *size, dtype=torch.bool)) for c in crops)
     pair = CropPair(first, second, torch.tensor([shift]), torch.tensor([flipped]))
-    source = Labelled(first.image, torch.zeros(1, side, side, dtype=torch.long))
+    source = Labelled(first.image, torch.zeros(1, *size, dtype=torch.long))
     return Batch(source, first, pair)
 
 
 def labelled_pair(batch: Batch, first: float = 0.95, second: float = 0.99) -> Pseudo:
     """Places are of class 1 where they are red; the second crop is the surer one."""
     crops = (batch.pair.first.image, first), (batch.pair.second.image, second)
-    side = batch.pair.first.image.shape[-1]
-    pair = [flat(1, side, (image[:, 0] > 0.5).long(), sure) for image, sure in crops]
-    whole = flat(1, side, torch.zeros(1, side, side, dtype=torch.long), 0.5)
+    pair = [flat((image[:, 0] > 0.5).long(), sure) for image, sure in crops]
+    whole = flat(batch.source.label, 0.5)
     whole.pair = pair[0], pair[1]
     return whole

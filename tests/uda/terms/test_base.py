@@ -50,8 +50,8 @@ def test_losses_are_float32_under_autocast_and_near_those_without():
     pixel.prepare(student)
     patch.prepare(student)
     label = (torch.arange(32) // 8 % 3).view(1, 1, 32).expand(2, 32, 32)
-    whole = flat(2, 32, label, 0.5)
-    whole.pair = flat(2, 32, label, 0.5), flat(2, 32, label, 0.6)
+    whole = flat(label, 0.5)
+    whole.pair = flat(label, 0.5), flat(label, 0.6)
     found = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

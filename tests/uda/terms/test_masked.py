@@ -17,7 +17,7 @@ OPTIM = Optim(lr=1e-3, warm_up=0)
 def test_hidden_blocks_are_the_mean_colour():
     """Which is 0 for the network, as in MIC; what is hidden makes no difference."""
     batch, student = batch_of(), Window()
-    pseudo = flat(2, 32, torch.zeros(2, 32, 32, dtype=torch.long), 0.9)
+    pseudo = flat(torch.zeros(2, 32, 32, dtype=torch.long), 0.9)
     term = MaskedConsistency(block=8, ratio=0.5)
     loss = term(Given(student, batch, pseudo, torch.Generator().manual_seed(0)))
     loss.backward()

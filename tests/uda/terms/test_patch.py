@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipa.batch import Batch
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.terms import Given, PatchTerm
 from pipa.uda.terms.patch import pick
 from uda.steps import batch_of, small
@@ -19,12 +20,19 @@ def patch_term(**options) -> PatchTerm:
 
 @pytest.mark.parametrize("shift", [(8, 0), (-8, 16), (-24, -8)])
 @pytest.mark.parametrize(
-    ("side", "flipped"),
-    [(48, (False, False)), (48, (True, False)), (48, (True, True)), (50, (False, False))],
+    ("size", "flipped"),
+    [
+        ((48, 48), (False, False)),
+        ((48, 48), (True, False)),
+        ((48, 48), (True, True)),
+        ((50, 50), (False, False)),
+        ((40, 64), (False, True)),
+        ((64, 40), (True, False)),
+    ],
 )
-def test_the_same_place_of_both_crops_is_the_positive(side, shift, flipped):
+def test_the_same_place_of_both_crops_is_the_positive(size, shift, flipped):
     """Then its similarity is 1, more than any other's, and the loss at a low temperature 0."""
-    batch = pair_batch(side, shift, flipped)
+    batch = pair_batch(size, shift, flipped)
     here = patch_term()(Given(Window(), batch, labelled_pair(batch)))
     assert here.item() == pytest.approx(0, abs=0.1)
     batch.pair.shift = batch.pair.shift + 8
@@ -37,7 +45,7 @@ def test_places_that_are_not_valid_never_take_part(which):
     """What such a place shows and is labelled makes no difference."""
     losses = []
     for fill, label in ((0.0, 0), (1.0, 2)):
-        batch = pair_batch(48, (8, 8), (False, True))
+        batch = pair_batch((48, 48), (8, 8), (False, True))
         pseudo = labelled_pair(batch)
         crop = getattr(batch.pair, which)
         crop.valid[:, 12:36, 8:40] = False
@@ -51,12 +59,24 @@ def test_places_that_are_not_valid_never_take_part(which):
 
 
 def test_only_confident_places_learn():
-    batch, student = pair_batch(48, (8, 0), (False, False)), Window()
+    batch, student = pair_batch((48, 48), (8, 0), (False, False)), Window()
     batch.pair.shift = batch.pair.shift + 8
     term = patch_term(threshold=0.9)
     assert term(Given(student, batch, labelled_pair(batch, 0.95, 0.99))) > 0
     assert term(Given(student, batch, labelled_pair(batch, 0.5, 0.99))) > 0
     assert term(Given(student, batch, labelled_pair(batch, 0.85, 0.89))).item() == 0
+
+
+@pytest.mark.parametrize("jitter", [True, False])
+def test_the_student_sees_the_pair_in_colours_of_each_crop(jitter):
+    batch, student = pair_batch((48, 48), (8, 0), (False, False)), Window()
+    term = PatchTerm(dim=3, jitter=jitter)
+    term.head = Direction()
+    term(Given(student, batch, labelled_pair(batch), torch.Generator().manual_seed(1)))
+    given = torch.cat([batch.pair.first.image, batch.pair.second.image])
+    coloured = jitter_and_blur(given, torch.Generator().manual_seed(1))
+    assert ((coloured - given).abs().amax(dim=(1, 2, 3)) > 0.05).all()
+    torch.testing.assert_close(student.seen, student.normalise(coloured if jitter else given))
 
 
 def nothing_valid(batch: Batch) -> None:
@@ -73,7 +93,7 @@ def test_no_place_to_contrast_is_zero_with_a_finite_gradient(spoil):
     student, batch = small(), batch_of()
     spoil(batch)
     term = PatchTerm(threshold=0.0, width=16, dim=8)
-    whole = flat(2, 32, torch.zeros(2, 32, 32, dtype=torch.long), 0.5)
+    whole = flat(torch.zeros(2, 32, 32, dtype=torch.long), 0.5)
     loss = term(Given(student, batch, whole))
     loss.backward()
     assert loss.item() == 0
@@ -98,8 +118,8 @@ def test_the_bank_is_of_valid_places_of_this_step():
     batch.pair.first.valid[:] = False
     term = PatchTerm(threshold=0.0, width=16, dim=8, memory=60)
     label = torch.full((2, 32, 32), 2)
-    whole = flat(2, 32, label, 0.5)
-    whole.pair = flat(2, 32, label, 0.5), flat(2, 32, label - 1, 0.6)
+    whole = flat(label, 0.5)
+    whole.pair = flat(label, 0.5), flat(label - 1, 0.6)
     term(Given(student, batch, whole))
     assert set(term.bank_label.tolist()) == {1, 255}  # the second crop's; and what is free yet
     assert (term.bank_label[:20] == 1).all()
@@ -107,7 +127,7 @@ def test_the_bank_is_of_valid_places_of_this_step():
 
 
 def test_the_bank_gives_negatives():
-    batch = pair_batch(48, (8, 0), (False, False))
+    batch = pair_batch((48, 48), (8, 0), (False, False))
     term = PatchTerm(dim=3, jitter=False, memory=30, temperature=0.1)
     term.head = Direction()
     pseudo = labelled_pair(batch)
