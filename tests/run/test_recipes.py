@@ -1,19 +1,39 @@
-"""Names become methods: what each name decides."""
+"""Names become methods: what each name decides, which terms it has, what it needs of the data."""
 
 import pytest
 from uda.steps import LABELS, small
 
-from pipa.run.recipes import Losses, MethodOptions, build_method
-from pipa.run.train import StudentOptions
+from pipa.classes import CITYSCAPES
+from pipa.errors import PipaError
+from pipa.run.options import StudentOptions
+from pipa.run.recipes import (
+    RECIPES,
+    MethodOptions,
+    build_method,
+    chosen_terms,
+    default_terms,
+    needs_of,
+)
+from pipa.uda.adversarial import Adversarial
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
+from pipa.uda.source_only import SourceOnly
+from pipa.uda.terms import TERMS
 
 
-def built(**options):
-    return build_method(MethodOptions(**options), small(), LABELS, Losses(), optim=Optim())
+def built(*, labels=CITYSCAPES, pretrained=False, **options):
+    options = MethodOptions(**options)
+    terms = chosen_terms(options, default_terms())
+    return build_method(options, small(), labels, terms, optim=Optim(), pretrained=pretrained)
 
 
-@pytest.mark.parametrize(("name", "momentum"), [("dacs", 0.99), ("self_training", 0.999)])
+def names_of(method):
+    return [term.name for term in method.terms]
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum"), [("dacs", 0.99), ("daformer", 0.999), ("mic", 0.999), ("pipa", 0.999)]
+)
 def test_a_teacher_follows_as_in_its_paper(name, momentum):
     method = built(name=name)
     assert isinstance(method, SelfTraining)
@@ -21,13 +41,62 @@ def test_a_teacher_follows_as_in_its_paper(name, momentum):
     assert built(name=name, momentum=0.5).teacher.momentum == 0.5
 
 
-def test_other_methods_have_pipa_only_where_it_is_asked_for():
-    assert not MethodOptions(name="source_only").sees_target
-    assert [t.name for t in built(name="source_only", pixel=True).terms] == ["pixel"]
-    assert [t.name for t in built(name="minent").terms] == ["entropy"]
-    assert not len(built(name="dacs").terms)
-    assert [t.name for t in built(name="minent", patch=True).terms] == ["entropy", "patch"]
-    assert [t.name for t in built().terms] == ["pixel", "patch"]
+OWN = {
+    "source_only": (SourceOnly, []),
+    "minent": (SourceOnly, ["entropy"]),
+    "advent": (Adversarial, []),
+    "adaptsegnet": (Adversarial, []),
+    "dacs": (SelfTraining, []),
+    "daformer": (SelfTraining, ["feature_distance"]),
+    "mic": (SelfTraining, ["feature_distance", "masked"]),
+    "pipa": (SelfTraining, ["pixel", "feature_distance", "patch"]),
+}
+
+
+def test_a_method_has_its_own_terms_and_no_others():
+    assert {*OWN} == {*RECIPES}
+    for name, (step, terms) in OWN.items():
+        method = built(name=name, pretrained=True)
+        assert type(method) is step
+        assert names_of(method) == terms
+    assert MethodOptions().name == "pipa"
+
+
+def test_other_methods_have_further_terms_where_they_are_asked_for():
+    assert names_of(built(name="source_only", terms=["pixel"])) == ["pixel"]
+    assert names_of(built(name="minent", terms=["patch"])) == ["entropy", "patch"]
+    assert names_of(built(name="advent", terms=["patch", "pixel"])) == ["pixel", "patch"]
+    assert names_of(built(name="pipa", terms=["pixel", "masked"])) == ["pixel", "patch", "masked"]
+
+
+def test_the_feature_distance_is_left_out_where_there_is_nothing_to_stay_near_to():
+    assert "feature_distance" not in names_of(built(name="daformer"))
+    with pytest.raises(PipaError, match="term feature_distance: it needs a pretrained encoder"):
+        built(name="daformer", terms=["feature_distance"])
+    assert "feature_distance" not in names_of(
+        built(name="daformer", pretrained=True, labels=LABELS)
+    )
+    with pytest.raises(PipaError, match="which classes are things"):
+        built(name="daformer", terms=["feature_distance"], pretrained=True, labels=LABELS)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_what_a_term_needs_the_data_are_asked_for(name):
+    """A target term is forgotten nowhere: it asks for a target also beside `source_only`."""
+    options = MethodOptions(name="source_only", terms=[name])
+    needs = needs_of(options, chosen_terms(options, default_terms()))
+    assert needs.target == (name in ("entropy", "patch", "pair_cross_entropy", "masked"))
+    assert needs.pair == (name in ("patch", "pair_cross_entropy"))
+    assert needs.rare_classes
+
+
+def test_what_a_method_needs_the_data_are_asked_for():
+    for name in RECIPES:
+        options = MethodOptions(name=name)
+        needs = needs_of(options, chosen_terms(options, default_terms()))
+        assert needs.target == (name != "source_only")
+        assert needs.pair == (name == "pipa")
+        assert needs.rare_classes == (name != "dacs")
 
 
 @pytest.mark.parametrize(
