@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipa import losses as losses
+    from pipa.batch import Labelled as Labelled
     from pipa.classes import CITYSCAPES as CITYSCAPES
     from pipa.classes import LabelSpace as LabelSpace
     from pipa.data.module import UDAData as UDAData
@@ -38,6 +39,7 @@ _HOME = {
     "save_segmenter": "pipa.models.saved",
     "Segmenter": "pipa.models.segmenter",
     "UDAData": "pipa.data.module",
+    "Labelled": "pipa.batch",
     "LabelSpace": "pipa.classes",
     "CITYSCAPES": "pipa.classes",
     "SelfTraining": "pipa.uda.self_training",
@@ -64,3 +66,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipa' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import CLASSES, small
+from uda.steps import CLASSES, small
 
 from pipa.batch import Unlabelled
 from pipa.errors import PipaError

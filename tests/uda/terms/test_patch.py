@@ -35,7 +35,7 @@ def test_the_same_place_of_both_crops_is_the_positive(size, shift, flipped):
     batch = pair_batch(size, shift, flipped)
     here = patch_term()(Given(Window(), batch, labelled_pair(batch)))
     assert here.item() == pytest.approx(0, abs=0.1)
-    batch.pair.shift = batch.pair.shift + 8
+    batch.pair.shift.add_(8)
     elsewhere = patch_term()(Given(Window(), batch, labelled_pair(batch)))
     assert elsewhere > 5
 
@@ -52,7 +52,7 @@ def test_places_that_are_not_valid_never_take_part(which):
         crop.image[:, :, 12:36, 8:40] = fill
         pseudo.pair[which == "second"].label[:, 12:36, 8:40] = label
         pseudo.pair[which == "second"].confidence[:, 12:36, 8:40] = 1.0 - fill / 2
-        batch.pair.shift = batch.pair.shift + 8  # other places, so that there is a loss
+        batch.pair.shift.add_(8)  # other places, so that there is a loss
         losses.append(patch_term()(Given(Window(), batch, pseudo)).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] > 5
@@ -60,7 +60,7 @@ def test_places_that_are_not_valid_never_take_part(which):
 
 def test_only_confident_places_learn():
     batch, student = pair_batch((48, 48), (8, 0), (False, False)), Window()
-    batch.pair.shift = batch.pair.shift + 8
+    batch.pair.shift.add_(8)
     term = patch_term(threshold=0.9)
     assert term(Given(student, batch, labelled_pair(batch, 0.95, 0.99))) > 0
     assert term(Given(student, batch, labelled_pair(batch, 0.5, 0.99))) > 0

@@ -1,0 +1,51 @@
+"""What a judgement without labels looks at: a few target images, and the source's class shares."""
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from pipa.data import crops
+from pipa.data.crops import Size
+from pipa.data.dataset import Segmentation, open_labelled
+from pipa.data.find import find
+from pipa.data.rare_classes import class_counts
+
+
+def target_images(
+    target: str, count: int, *, format: str = "folder", resize: Size | None = None
+) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    """A few images, spread over a data set whose labels are not looked for.
+
+    Args:
+        target: `[FORMAT[/SPLIT]:]PATH`.
+        count: How many, at most.
+        format: Format of a path without one.
+        resize: Scale each image to fit into this; None: as it is.
+
+    Raises:
+        PipaError: A file is not where it should be, or unreadable.
+    """
+    images = Segmentation(find(target, "target", format), None)
+    chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
+    found = []
+    for index in chosen:
+        image = images.load(index).image
+        size = crops.fit_size(image.shape[:2], resize)
+        found.append(np.asarray(crops.cut_image(image, size, (0, 0), size)))
+    return found
+
+
+def source_pixels(
+    source: str, *, classes: str | None = None, format: str = "folder"
+) -> Int[np.ndarray, " k"]:
+    """Pixels of each class in all labels of a source.
+
+    Args:
+        source: `[FORMAT[/SPLIT]:]PATH`.
+        classes: The run's classes; None: the data set's own.
+        format: Format of a path without one.
+
+    Raises:
+        PipaError: A label is faulty.
+    """
+    images, labels = open_labelled(source, classes, role="source", default=format)
+    return np.asarray(class_counts(images, labels.names).sum(axis=0))
