@@ -68,3 +68,14 @@ class Batch(NamedTuple):
     source: Labelled
     target: Unlabelled | None = None
     pair: CropPair | None = None
+
+
+class Needs(NamedTuple):
+    """What a method asks of the data; see `pipa.UDAData.answer`."""
+
+    target: bool
+    """Target images."""
+    pair: bool
+    """Two overlapping crops of each target image."""
+    rare_classes: bool
+    """Source images that are drawn by their rare classes, if the data are set so."""

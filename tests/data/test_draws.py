@@ -45,7 +45,7 @@ def test_the_overlap_of_a_pair_is_equal_to_the_pixel(
     coordinates, crop, stride, least, seed, resize
 ):
     how = PairCutting(crop, (least, 1.0), stride)
-    target = TargetCrops(coordinates, Cutting((16, 16), resize), how, margins=(9, 20, 3, 7))
+    target = TargetCrops(coordinates, Cutting((16, 16), resize), how, target_margins=(9, 20, 3, 7))
     _, pair = target.draw(np.random.default_rng(seed))
     first, second = (
         [plane.numpy()[:, :: -1 if flip else 1] for plane in part]
@@ -122,7 +122,7 @@ def test_the_rare_class_is_in_the_crop(tmp_path):
     images = Segmentation(Files(tmp_path, pairs, None), named(("most", "rare"), "test"))
     counts = class_counts(images, ("most", "rare"))
     rare = RareClasses(counts, 0.01, min_pixels=80)
-    source = SourceCrops(images, Cutting((30, 40)), 1.0, rare, least=0.5)
+    source = SourceCrops(images, Cutting((30, 40)), 1.0, rare, min_crop_ratio=0.5)
     plain = SourceCrops(images, Cutting((30, 40)), 1.0)
     have = [
         [np.count_nonzero(s.draw(np.random.default_rng(i)).label == 1) > 40 for i in range(300)]
@@ -134,7 +134,7 @@ def test_the_rare_class_is_in_the_crop(tmp_path):
 
 
 def test_fixed_margins_are_those_of_the_crop(coordinates):
-    target = TargetCrops(coordinates, Cutting((20, 30)), crop_margins=(2, 5, 0, 1))
+    target = TargetCrops(coordinates, Cutting((20, 30)), target_crop_margins=(2, 5, 0, 1))
     valid = target.draw(np.random.default_rng(0))[0].valid
     want = np.zeros((20, 30), bool)
     want[2:15, :29] = True
@@ -174,7 +174,7 @@ def test_a_pair_that_cannot_be_is_refused(coordinates):
 
 
 def test_the_pair_may_be_of_another_scale(coordinates):
-    how = PairCutting((64, 64), (0.1, 1.0), 8, scale=(2.0, 2.0))
+    how = PairCutting((64, 64), (0.1, 1.0), 8, pair_scale=(2.0, 2.0))
     target = TargetCrops(coordinates, Cutting((16, 16)), how)
     _, pair = target.draw(np.random.default_rng(1))
     first = pair.first.image[:, 0, 0].numpy()

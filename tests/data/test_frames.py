@@ -40,7 +40,7 @@ def root(tmp_path_factory):
 
 def target(root, frames, **options):
     images = Segmentation(find(root, "", False), None)
-    how = PairCutting(CROP, (0.1, 1.0), 4, frames=frames)
+    how = PairCutting(CROP, (0.1, 1.0), 4, pair_frames=frames)
     return TargetCrops(images, Cutting((16, 16)), how, **options)
 
 
@@ -62,7 +62,7 @@ def moments(target, pair):
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frames=st.integers(1, 7), seed=st.integers(0, 2**32))
 def test_the_second_crop_is_of_a_near_frame_at_the_overlapping_place(root, frames, seed):
-    crop, pair = target(root, frames, margins=(3, 9, 2, 5)).draw(np.random.default_rng(seed))
+    crop, pair = target(root, frames, target_margins=(3, 9, 2, 5)).draw(np.random.default_rng(seed))
     whole, first, second = moments(crop, pair)
     assert whole == first
     assert first // 10 == second // 10

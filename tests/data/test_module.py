@@ -9,7 +9,7 @@ import torch
 from builders import CLASSES, cityscapes, folder, gta5
 from torch import nn
 
-from pipa.batch import Batch
+from pipa.batch import Batch, Needs
 from pipa.data.module import UDAData, labelled_images
 from pipa.errors import PipaError
 
@@ -97,7 +97,7 @@ def test_the_same_for_any_number_of_workers_and_any_cache(root):
 
 def test_the_same_source_for_every_method(root):
     want = batches(data(root))
-    for options in ({"target": None}, {"with_target": False}, {"pair_crop": None}):
+    for options in ({"target": None}, {"pair_crop": None}):
         got = batches(data(root, **options))
         for a, b in zip(got, want, strict=True):
             assert torch.equal(a.source.image, b.source.image)
@@ -105,6 +105,86 @@ def test_the_same_source_for_every_method(root):
         assert all((batch.target is None) == ("pair_crop" not in options) for batch in got)
         assert all(batch.pair is None for batch in got)
     assert not equal(batches(data(root, seed=1)), want)
+
+
+@pytest.mark.parametrize(
+    ("needs", "has_target", "has_pair"),
+    [
+        (Needs(target=False, pair=False, rare_classes=True), False, False),
+        (Needs(target=True, pair=False, rare_classes=True), True, False),
+        (Needs(target=True, pair=True, rare_classes=True), True, True),
+        (Needs(target=False, pair=True, rare_classes=True), True, True),
+    ],
+)
+@pytest.mark.parametrize("pair_crop", [24, None])
+def test_data_answer_with_what_is_needed_and_no_more(root, needs, has_target, has_pair, pair_crop):
+    asked = data(root, pair_crop=pair_crop)
+    before = batches(asked, 2)  # the files are open already
+    answer = asked.answer(needs)
+    got = batches(answer, 2)
+    assert all((batch.target is not None) == has_target for batch in got)
+    assert all((batch.pair is not None) == has_pair for batch in got)
+    assert all(
+        torch.equal(a.source.image, b.source.image) for a, b in zip(got, before, strict=True)
+    )
+    if has_pair:
+        size = (24, 24) if pair_crop else (24, 32)
+        assert got[0].pair.first.image.shape == (3, 3, *size), "as large as `crop` by default"
+    assert equal(batches(asked, 2), before), "the data that were asked stay as they are"
+    assert answer.skipped is asked.skipped
+
+
+def test_rare_classes_are_sampled_only_if_they_are_needed(root):
+    plain = batches(data(root, rare_class_temperature=None))
+    asked = data(root, rare_class_temperature=0.01)
+    without, sampled = (asked.answer(Needs(True, True, rare)) for rare in (False, True))
+    assert equal(batches(without), plain)
+    assert not equal(batches(sampled), plain)
+    assert equal(
+        batches(data(root, rare_class_temperature=None).answer(Needs(True, True, True))), plain
+    )
+
+
+@pytest.mark.parametrize(("target", "pair"), [(True, False), (False, True)])
+def test_needed_target_images_that_are_not_given_are_asked_for(root, target, pair):
+    alone = data(root, target=None)
+    assert alone.answer(Needs(False, False, True)).target is None
+    with pytest.raises(PipaError) as caught:
+        alone.answer(Needs(target, pair, True))
+    assert str(caught.value).startswith("--data.target: the method needs target images")
+    assert "--method.name source_only" in caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("crop", 0, "expected at least 1"),
+        ("crop", (64, 0), "expected at least 1"),
+        ("batch_size", 0, "expected at least 1"),
+        ("workers", -1, "expected at least 0"),
+        ("source_resize", (0, 720), "expected at least 1"),
+        ("target_resize", (512, -1), "expected at least 1"),
+        ("rare_class_temperature", 0.0, "expected more than 0"),
+        ("min_pixels", -1, "expected at least 0"),
+        ("min_crop_ratio", -0.5, "expected at least 0"),
+        ("cat_max_ratio", 0.0, "expected more than 0"),
+        ("cat_max_ratio", 1.5, "expected at most 1"),
+        ("pair_crop", 0, "expected at least 1"),
+        ("pair_iou", (0.5, 1.1), "expected at most 1"),
+        ("pair_iou", (0.7, 0.2), "expected the lower bound first"),
+        ("pair_stride", 0, "expected at least 1"),
+        ("pair_scale", (0.0, 1.0), "expected more than 0"),
+        ("pair_scale", (1.5, 1.0), "expected the lower bound first"),
+        ("pair_frames", -1, "expected at least 0"),
+        ("target_margins", (0, 0, -1, 0), "expected at least 0"),
+        ("target_crop_margins", (0, 0, 0, -1), "expected at least 0"),
+        ("seed", -1, "expected at least 0"),
+    ],
+)
+def test_an_impossible_number_is_refused_by_its_options_name(option, value, problem):
+    with pytest.raises(PipaError, match=f"^--data.{option}: is .*; {problem}"):
+        UDAData("/nowhere", "/nowhere", **{option: value})
 
 
 class Watching(L.LightningModule):

@@ -43,22 +43,22 @@ def draw_corner(rng: np.random.Generator, size: Size, crop: Size) -> Corner:
     return top, int(rng.integers(max(size[1] - crop[1], 0) + 1))
 
 
-def pick_varied(draw: Callable[[], Crop], most: float) -> Crop:
-    """Draw crops until no class has more than `most` of the labelled pixels.
+def pick_varied(draw: Callable[[], Crop], cat_max_ratio: float) -> Crop:
+    """Draw crops until no class has more than `cat_max_ratio` of the labelled pixels.
 
     The crop after `ATTEMPTS` refusals is taken as it is (mmseg's `RandomCrop`). A crop with a
-    single class is refused, unless `most` is 1.
+    single class is refused, unless `cat_max_ratio` is 1.
 
     Args:
         draw: Gives a corner, and the label of the crop there.
-        most: Greatest share of one class (papers: 0.75).
+        cat_max_ratio: Greatest share of one class (papers: 0.75).
     """
     for _ in range(ATTEMPTS):
         corner, label = draw()
-        if most >= 1:
+        if cat_max_ratio >= 1:
             return corner, label
         counts = count_pixels(label, IGNORE_INDEX)
-        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < most:
+        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
             return corner, label
     return draw()
 

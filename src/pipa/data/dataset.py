@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -115,6 +115,52 @@ def open_labelled(
     files = find(spec, role, default)
     run = run_table(files, classes)
     return in_classes(files, run), run.labels
+
+
+class Domains(NamedTuple):
+    """The images that one training reads, with labels in its classes."""
+
+    labels: LabelSpace
+    source: Segmentation
+    target: Segmentation | None
+    validation: Segmentation | None
+
+
+def open_domains(
+    source: str,
+    target: str | None,
+    validation: str | None,
+    *,
+    format: str,
+    classes: str | None,
+    cache: bool | Literal["auto"],
+    workers: int,
+) -> Domains:
+    """Open the data sets of a training.
+
+    Args:
+        source: `[FORMAT[/SPLIT]:]PATH` of the labelled source.
+        target: The same of the target; None: there is none.
+        validation: The same of labelled images of the target; None: there are none.
+        format: Format of those that do not say theirs.
+        classes: The run's classes; None: those of the source.
+        cache: Whether to keep decoded images in memory; "auto": if they are `SMALL`.
+        workers: Processes that load, each with a memory of its own.
+
+    Raises:
+        PipaError: A file is not where it should be, or nobody says what the ids mean.
+    """
+    learnt = find(source, "source", format)
+    seen = None if target is None else find(target, "target", format)
+    scored = None if validation is None else find(validation, "validation", format)
+    run = run_table(learnt, classes)
+    keep = is_small([f for f in (learnt, seen, scored) if f], workers) if cache == "auto" else cache
+    return Domains(
+        run.labels,
+        in_classes(learnt, run, cache=keep),
+        None if seen is None else in_classes(seen, run, cache=keep),
+        None if scored is None else in_classes(scored, run, cache=keep),
+    )
 
 
 def run_table(source: Files, classes: str | None) -> ClassTable:

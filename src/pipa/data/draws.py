@@ -74,16 +74,17 @@ class SourceCrops:
     Args:
         images: The source.
         cutting: The crops' geometry.
-        most: No class may have more than this share of a crop (papers: 0.75).
+        cat_max_ratio: No class may have more than this share of a crop (papers: 0.75).
         rare: Rare class sampling; None: each image is equally likely.
-        least: The rare class must have more than this times its `min_pixels` in the crop.
+        min_crop_ratio: The crop must have more pixels of the rare class than this times the class's
+            `min_pixels` (DAFormer 0.5, HRDA 2.0).
     """
 
     images: Segmentation
     cutting: Cutting
-    most: float = 0.75
+    cat_max_ratio: float = 0.75
     rare: RareClasses | None = None
-    least: float = 0.5
+    min_crop_ratio: float = 0.5
 
     def draw(self, rng: np.random.Generator) -> Labelled:
         """Choose an image, a crop of it, and its mirroring."""
@@ -92,7 +93,7 @@ class SourceCrops:
             index = int(rng.integers(len(self.images)))
         else:
             index, wanted, pixels = self.rare.draw(rng)
-            needed = pixels * self.least
+            needed = pixels * self.min_crop_ratio
         sample = self.images.load(index)
         assert sample.label is not None, "the source has labels"
         label, size, crop = sample.label, self.cutting.fit(sample), self.cutting.crop
@@ -102,7 +103,7 @@ class SourceCrops:
             return corner, crops.cut_label(label, size, corner, crop)
 
         for _ in range(1 + crops.ATTEMPTS):
-            corner, part = crops.pick_varied(somewhere, self.most)
+            corner, part = crops.pick_varied(somewhere, self.cat_max_ratio)
             if wanted is None or np.count_nonzero(part == wanted) > needed:
                 break
         image = crops.pad_image(crops.cut_image(sample.image, size, corner, crop), crop)
@@ -116,45 +117,48 @@ class PairCutting:
     """How the two overlapping crops of a target image are cut.
 
     Args:
-        crop: Height and width of both.
-        iou: Bounds of their intersection over union.
-        stride: Their corners differ by multiples of it.
-        scale: Bounds of a factor on the target's size, drawn for each image.
-        frames: The second crop is cut from another frame of the same folder, at most so many files
-            before or after, at the overlapping place; see `TargetCrops`. 0: from the same image.
+        pair_crop: Height and width of both.
+        pair_iou: Bounds of their intersection over union.
+        pair_stride: Their corners differ by multiples of it.
+        pair_scale: Bounds of a factor on the target's size, drawn for each image.
+        pair_frames: The second crop is cut from another frame of the same folder, at most so many
+            files before or after, at the overlapping place; see `TargetCrops`. 0: from the same
+            image.
     """
 
-    crop: Size
-    iou: tuple[float, float] = (0.1, 1.0)
-    stride: int = 8
-    scale: tuple[float, float] = (1.0, 1.0)
-    frames: int = 0
+    pair_crop: Size
+    pair_iou: tuple[float, float] = (0.1, 1.0)
+    pair_stride: int = 8
+    pair_scale: tuple[float, float] = (1.0, 1.0)
+    pair_frames: int = 0
 
 
 @dataclass(frozen=True)
 class TargetCrops:
     """Draws unlabelled crops of the target.
 
-    With `pair.frames` the second crop of a pair shows another moment of a video: our reading of
+    With `pair_frames` the second crop of a pair shows another moment of a video: our reading of
     the "samples from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101). Motion
-    between the frames is not compensated. Where no frame of the same size is that near, both crops
-    are of one image; each crop's `valid` is that of its own frame.
-    Where the crops lie stays the same.
+    between the frames is not compensated: keep `pair_frames` small. At the ends of a folder the
+    nearest frame is taken, perhaps the same; if the frames differ in size, both crops are of one
+    image. The crops lie where they would lie without `pair_frames`, and each crop's `valid` is that
+    of its own frame.
 
     Args:
         images: The target.
         cutting: The crops' geometry.
-        pair: Geometry of the overlapping pair, cut from the same decoded image (but for `frames`);
-            None: no pair.
-        margins: Pixels of the image at its edges that may not be trusted.
-        crop_margins: Rows and columns of each crop that may not be trusted, wherever it lies.
+        pair: Geometry of the overlapping pair, cut from the same decoded image (except with
+            `pair_frames`); None: no pair.
+        target_margins: Pixels of the image at its edges that may not be trusted.
+        target_crop_margins: Rows and columns of each crop that may not be trusted, wherever the
+            crop lies.
     """
 
     images: Segmentation
     cutting: Cutting
     pair: PairCutting | None = None
-    margins: Margins = (0, 0, 0, 0)
-    crop_margins: Margins = (0, 0, 0, 0)
+    target_margins: Margins = (0, 0, 0, 0)
+    target_crop_margins: Margins = (0, 0, 0, 0)
 
     def draw(self, rng: np.random.Generator) -> tuple[Unlabelled, CropPair | None]:
         """Choose an image, a crop of it, and the pair."""
@@ -163,7 +167,7 @@ class TargetCrops:
         size, crop = self.cutting.fit(sample), self.cutting.crop
         corner = crops.draw_corner(rng, size, crop)
         target = _flip(self._cut(sample, size, corner, crop, crop), rng.random() < 0.5)
-        top, bottom, left, right = self.crop_margins
+        top, bottom, left, right = self.target_crop_margins
         target.valid[:top] = target.valid[max(0, crop[0] - bottom) :] = False
         target.valid[:, :left] = target.valid[:, max(0, crop[1] - right) :] = False
         return target, None if self.pair is None else self._pair(rng, index, sample, self.pair)
@@ -172,15 +176,15 @@ class TargetCrops:
         self, rng: np.random.Generator, index: int, sample: Sample, how: PairCutting
     ) -> CropPair:
         """Cut both crops from one region: the overlap within one image is equal to the bit."""
-        scale = float(rng.uniform(*how.scale))
-        crop = how.crop
+        scale = float(rng.uniform(*how.pair_scale))
+        crop = how.pair_crop
         size = Cutting(crop, self.cutting.resize, self.cutting.pad).fit(sample, scale)
         room = max(size[0], crop[0]), max(size[1], crop[1])
-        corners = crops.draw_pair(rng, room, crop, how.iou, how.stride)
+        corners = crops.draw_pair(rng, room, crop, how.pair_iou, how.pair_stride)
         if corners is None:
             raise PipaError(
-                f"no two crops of {crop[0]}x{crop[1]} overlap by an IoU of {how.iou[0]} to "
-                f"{how.iou[1]} in an image of {size[0]}x{size[1]}",
+                f"no two crops of {crop[0]}x{crop[1]} overlap by an IoU of {how.pair_iou[0]} to "
+                f"{how.pair_iou[1]} in an image of {size[0]}x{size[1]}",
                 sample.path,
                 "Widen `pair_iou`, or choose a smaller `pair_crop`.",
             )
@@ -191,7 +195,7 @@ class TargetCrops:
         )
         both = self._cut(sample, size, corner, around, around)
         flips = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
-        other = self._neighbour(rng, index, sample, how.frames) if how.frames else sample
+        other = self._neighbour(rng, index, sample, how.pair_frames) if how.pair_frames else sample
         later = both if other is sample else self._cut(other, size, corner, around, around)
         first, second = (
             _flip(_part(region, (c[0] - corner[0], c[1] - corner[1]), crop), flip)
@@ -201,10 +205,10 @@ class TargetCrops:
         return CropPair(first, second, torch.tensor(shift), torch.tensor(flips))
 
     def _neighbour(
-        self, rng: np.random.Generator, index: int, sample: Sample, frames: int
+        self, rng: np.random.Generator, index: int, sample: Sample, pair_frames: int
     ) -> Sample:
-        """A frame 1 to `frames` files before or after; the same where there is none of its size."""
-        steps = int(rng.integers(1, frames + 1)) * (-1 if rng.random() < 0.5 else 1)
+        """Load a frame 1 to `pair_frames` files away; the same if there is none of its size."""
+        steps = int(rng.integers(1, pair_frames + 1)) * (-1 if rng.random() < 0.5 else 1)
         chosen = self.images.neighbour(index, steps)
         other = sample if chosen == index else self.images.load(chosen)
         return other if other.image.shape == sample.image.shape else sample
@@ -214,7 +218,7 @@ class TargetCrops:
     ) -> Unlabelled:
         image = crops.cut_image(sample.image, size, corner, crop)
         before = sample.image.shape[:2]
-        valid = crops.cut_valid(self.margins, before, size, corner, crop)
+        valid = crops.cut_valid(self.target_margins, before, size, corner, crop)
         image, valid = crops.pad_image(image, full), crops.pad_plane(valid, full, 0)
         return Unlabelled(_tensor(image), _tensor(valid))
 

@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,18 +12,10 @@ from torch.utils.data import DataLoader
 
 from pipa.batch import Batch, Labelled, Needs
 from pipa.classes import LabelSpace
+from pipa.data.bounds import BOUNDED, check_bounds
 from pipa.data.crops import Size
-from pipa.data.dataset import (
-    Segmentation,
-    in_classes,
-    is_small,
-    open_labelled,
-    run_table,
-    spread_indices,
-)
-from pipa.data.draws import Cutting, Draws, Margins, PairCutting, SourceCrops, TargetCrops
-from pipa.data.find import find
-from pipa.data.labels import ClassTable
+from pipa.data.dataset import Domains, open_domains, open_labelled, spread_indices
+from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
 from pipa.data.loading import (
     Batches,
     Numbers,
@@ -59,39 +50,36 @@ class UDAData(L.LightningDataModule):
         batch_size: Source images, and target images, per step and device.
         workers: Processes that load; 0: the training process itself.
         source_resize: Scale source images to fit into these two sides first, in either order
-            (DAFormer 1280x720, HRDA 2560x1440). None: as they are.
+            (DAFormer 1280x720, HRDA 2560x1440). None: leave them as they are.
         target_resize: The same for the target and validation (1024x512, 2048x1024).
         rare_class_temperature: T of rare class sampling (papers: 0.01). None: each source image
             is equally likely.
-        min_pixels: Pixels of the rare class that an image must have (papers: 3000). None: 3000,
-            less for images smaller than GTA5's.
-        min_crop_ratio: Times `min_pixels`: what the crop must have of it, or another crop is
-            drawn, up to 10 times (DAFormer 0.5, HRDA 2.0).
+        min_pixels: How many pixels of the rare class an image must have (papers: 3000). None: 3000,
+            fewer for images smaller than GTA5's.
+        min_crop_ratio: The crop must have this times `min_pixels` of the rare class, or another
+            crop is drawn, up to 10 times (DAFormer 0.5, HRDA 2.0).
         cat_max_ratio: Greatest share of one class in a source crop (papers: 0.75).
-        pair_crop: Height and width, or one number, of two overlapping target crops for PiPa's
+        pair_crop: Height and width, or one number, of the two overlapping target crops of PiPa's
             patch loss (release: 720). None: no pair; `pipa train` makes them as large as `crop`
-            for losses that want them.
-        pair_iou: Bounds of their intersection over union (release: 0.1, 1).
-        pair_stride: Their corners differ by multiples of this (release: 8).
-        pair_scale: Bounds of a further scale of the image that they are cut from.
+            for losses that need them.
+        pair_iou: Bounds of the intersection over union of the two crops (release: 0.1, 1).
+        pair_stride: The corners of the two crops differ by multiples of this (release: 8).
+        pair_scale: Bounds of a further scale of the image that the pair is cut from.
         pair_frames: For videos: the second crop is cut from another frame, drawn up to this many
-            files before or after, at the overlapping place, so that the pair shows two moments. It
-            is our reading of the "samples from neighbouring frames" in the abstract of PiPa++
-            (arXiv 2407.17101). Motion between the frames is not compensated: keep it small. Each
-            folder must hold one sequence whose names sort by time; at its ends the nearest frame
-            is taken, perhaps the same, and where sizes differ, the same. Each crop's `valid` is
-            that of its own frame. 0: both from one image.
+            files before or after, at the overlapping place. This is our reading of the "samples
+            from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101); `TargetCrops`
+            says more. Each folder must hold one sequence whose names sort by time. 0: both crops
+            are cut from one image.
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
-        pad: Fill up images smaller than the crop instead of refusing them.
-        cache: Keep decoded images in memory; "auto": where they need less than 1 GiB.
-        on_error: "stop" at a faulty file, or "skip" it; `skipped` lists them.
-        with_target: False leaves the target out of the batches: a baseline with the same options.
+        pad: Fill up images that are smaller than the crop instead of refusing them.
+        cache: Keep decoded images in memory; "auto": if they need less than 1 GiB.
+        on_error: "stop" at a faulty file, or "skip" it; `skipped` lists those that were skipped.
         seed: Decides every draw.
 
     Raises:
-        PipaError: A number is too small.
+        PipaError: An option has an impossible value.
     """
 
     def __init__(
@@ -121,44 +109,61 @@ class UDAData(L.LightningDataModule):
         pad: bool = False,
         cache: bool | Literal["auto"] = "auto",
         on_error: Literal["stop", "skip"] = "stop",
-        with_target: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _refuse_below(
-            {
-                "crop": (min(_both(crop)), 1),
-                "batch_size": (batch_size, 1),
-                "workers": (workers, 0),
-                "pair_crop": (min(_both(1 if pair_crop is None else pair_crop)), 1),
-                "pair_stride": (pair_stride, 1),
-                "pair_frames": (pair_frames, 0),
-                "target_margins": (min(target_margins), 0),
-                "target_crop_margins": (min(target_crop_margins), 0),
-                "seed": (seed, 0),
-            }
-        )
         self.source, self.target, self.validation = source, target, validation
         self.format, self.classes = format, classes
+        self.crop = _both(crop)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.on_error, self.cache, self.with_target = on_error, cache, with_target
-        self.source_cutting = Cutting(_both(crop), source_resize, pad)
-        self.target_cutting = Cutting(_both(crop), target_resize, pad)
-        self.usual_pair = PairCutting(
-            _both(pair_crop or crop), pair_iou, pair_stride, pair_scale, pair_frames
-        )
-        """How pairs are cut where a method wants them and `pair_crop` is None."""
-        self.pair_cutting = None if pair_crop is None else self.usual_pair
-        self.margins: tuple[Margins, Margins] = (target_margins, target_crop_margins)
-        self.temperature, self.min_pixels = rare_class_temperature, min_pixels
-        self.cat_max_ratio, self.min_crop_ratio = cat_max_ratio, min_crop_ratio
+        self.source_resize, self.target_resize = source_resize, target_resize
+        self.rare_class_temperature, self.min_pixels = rare_class_temperature, min_pixels
+        self.min_crop_ratio, self.cat_max_ratio = min_crop_ratio, cat_max_ratio
+        self.pair_crop = None if pair_crop is None else _both(pair_crop)
+        self.pair_iou, self.pair_stride = pair_iou, pair_stride
+        self.pair_scale, self.pair_frames = pair_scale, pair_frames
+        self.target_margins, self.target_crop_margins = target_margins, target_crop_margins
+        self.cache, self.on_error = cache, on_error
+        for name in BOUNDED:
+            check_bounds(name, getattr(self, name))
+        self.source_cutting = Cutting(self.crop, source_resize, pad)
+        self.target_cutting = Cutting(self.crop, target_resize, pad)
         self.skipped: list[PipaError] = []
         """Files that were passed over so far, with `on_error: skip`."""
 
     @property
     def labels(self) -> LabelSpace:
         """The classes of the run."""
-        return self._opened[0].labels
+        return self._opened.labels
+
+    def answer(self, needs: Needs) -> "UDAData":
+        """Give a method exactly what it needs.
+
+        Args:
+            needs: What the method looks at; a pair is cut from target images. Crops of a pair are
+                as large as `crop` if `pair_crop` is None.
+
+        Returns:
+            A copy, which shares the list `skipped`.
+
+        Raises:
+            PipaError: The method needs target images, and none are given.
+        """
+        needs_target = needs.target or needs.pair
+        if needs_target and self.target is None:
+            raise PipaError(
+                "the method needs target images, and none are given",
+                "--data.target",
+                "Give a folder of images, or a method that needs none (--method.name source_only "
+                "without target terms).",
+            )
+        answered = copy.copy(self)
+        vars(answered).pop("_opened", None)  # it may hold a target that is not needed
+        answered.target = self.target if needs_target else None
+        answered.pair_crop = (self.pair_crop or self.crop) if needs.pair else None
+        if not needs.rare_classes:
+            answered.rare_class_temperature = None
+        return answered
 
     def answer(self, needs: Needs) -> "UDAData":
         """The same data, yielding exactly what a method needs.
@@ -192,32 +197,29 @@ class UDAData(L.LightningDataModule):
             return
         for index in spread_indices(source):
             self.source_cutting.fit(source.load(index))
-        for index in spread_indices(target) if target is not None else ():
-            assert target is not None
-            self.target_cutting.fit(target.load(index))
+        if target is not None:
+            for index in spread_indices(target):
+                self.target_cutting.fit(target.load(index))
         if validation is not None:
             validation.load(0)
 
     def train_dataloader(self) -> Batches[Batch]:
         """Batches without end, from the step that the trainer has reached."""
         draws = Draws(self._source_crops(), self._target_crops(), self.seed, self.on_error)
-        rank, world, step = 0, 1, 0
-        if self.trainer is not None:
-            rank, world = self.trainer.global_rank, self.trainer.world_size
-            step = self.trainer.global_step
-        start = step * self.batch_size * world
-        numbers = Numbers(start, self.batch_size, rank, world)
+        rank, processes = self._share
+        step = 0 if self.trainer is None else self.trainer.global_step
+        start = step * self.batch_size * processes
+        numbers = Numbers(start, self.batch_size, rank, processes)
         return Batches(self._loader(draws, numbers), as_batch, self._device, self.skipped)
 
     def val_dataloader(self) -> Batches[Labelled] | list[Any]:
         """Whole labelled images, one at a time; each process has its share of them."""
-        validation = self._opened[3]
+        validation = self._opened.validation
         if validation is None:
             return []
-        trainer = self.trainer
-        rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        whole = Whole(validation, self.target_cutting.resize, self.on_error == "skip")
-        numbers = [[i] for i in range(rank, len(whole), world)]
+        rank, processes = self._share
+        whole = Whole(validation, self.target_resize, self.on_error == "skip")
+        numbers = [[i] for i in range(rank, len(whole), processes)]
         return Batches(self._loader(whole, numbers), as_labelled, self._device, self.skipped)
 
     def teardown(self, stage: str | None = None) -> None:
@@ -232,44 +234,40 @@ class UDAData(L.LightningDataModule):
             )
 
     @cached_property
-    def _opened(
-        self,
-    ) -> tuple[ClassTable, Segmentation, Segmentation | None, Segmentation | None]:
-        """The run's classes; source, target, validation."""
-        source = find(self.source, "source", self.format)
-        target = validation = None
-        if self.target is not None and self.with_target:
-            target = find(self.target, "target", self.format)
-        if self.validation is not None:
-            validation = find(self.validation, "validation", self.format)
-        run = run_table(source, self.classes)
-        files = [f for f in (source, target, validation) if f is not None]
-        keep = is_small(files, self.workers) if self.cache == "auto" else self.cache
-        return (
-            run,
-            in_classes(source, run, cache=keep),
-            None if target is None else in_classes(target, run, cache=keep),
-            None if validation is None else in_classes(validation, run, cache=keep),
+    def _opened(self) -> Domains:
+        return open_domains(
+            self.source,
+            self.target,
+            self.validation,
+            format=self.format,
+            classes=self.classes,
+            cache=self.cache,
+            workers=self.workers,
         )
 
     def _source_crops(self) -> SourceCrops:
-        run, source, _, _ = self._opened
+        labels, source, _, _ = self._opened
         rare = None
-        if self.temperature is not None:
+        if self.rare_class_temperature is not None:
             skipped = self.skipped if self.on_error == "skip" else None
-            counts = class_counts(source, run.labels.names, skipped)
-            if missing := absent(counts, run.labels.names):
+            counts = class_counts(source, labels.names, skipped)
+            if missing := absent(counts, labels.names):
                 log.warning("the source has no pixel of: %s", ", ".join(missing))
-            rare = RareClasses(counts, self.temperature, self.min_pixels)
+            rare = RareClasses(counts, self.rare_class_temperature, self.min_pixels)
         return SourceCrops(
             source, self.source_cutting, self.cat_max_ratio, rare, self.min_crop_ratio
         )
 
     def _target_crops(self) -> TargetCrops | None:
-        target = self._opened[2]
+        target, pair = self._opened.target, None
         if target is None:
             return None
-        return TargetCrops(target, self.target_cutting, self.pair_cutting, *self.margins)
+        if self.pair_crop is not None:
+            pair = PairCutting(
+                self.pair_crop, self.pair_iou, self.pair_stride, self.pair_scale, self.pair_frames
+            )
+        margins = self.target_margins, self.target_crop_margins
+        return TargetCrops(target, self.target_cutting, pair, *margins)
 
     def _loader(self, data: Any, numbers: Any) -> "DataLoader[Any]":
         return DataLoader(
@@ -280,6 +278,12 @@ class UDAData(L.LightningDataModule):
             pin_memory=self._device.type == "cuda",
             persistent_workers=self.workers > 0,
         )
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """This process's number, and the number of processes."""
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     @property
     def _device(self) -> torch.device:
@@ -312,14 +316,3 @@ def labelled_images(
 
 def _both(sides: int | tuple[int, int]) -> Size:
     return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
-
-
-def _refuse_below(least: Mapping[str, tuple[int, int]]) -> None:
-    """Complain of an option that is below the least it can be.
-
-    Args:
-        least: Value and least value of each option.
-    """
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise PipaError(f"is {value}; expected at least {bound}", f"--data.{name}")

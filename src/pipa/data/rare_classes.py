@@ -35,19 +35,20 @@ class RareClasses:
 
     Args:
         counts: Pixels of each class in each image; an absent class is never drawn.
-        temperature: T; the lower, the more the rare classes are preferred (papers: 0.01).
+        rare_class_temperature: T; the lower it is, the more are rare classes preferred (papers:
+            0.01).
         min_pixels: An image with no more pixels of the class is not drawn for it. None: 3000 as
             in the papers, for smaller images less in proportion to their area. For a class of
             which no image has that much it is halved until one has.
     """
 
     counts: Int[np.ndarray, "n k"]
-    temperature: float = 0.01
+    rare_class_temperature: float = 0.01
     min_pixels: int | None = None
 
     def __post_init__(self) -> None:
         """Prepare the tables that a draw looks up."""
-        chances = class_probabilities(self.counts, self.temperature)
+        chances = class_probabilities(self.counts, self.rare_class_temperature)
         least = self.thresholds()
         images = [np.flatnonzero(self.counts[:, c] > t) for c, t in enumerate(least)]
         object.__setattr__(self, "_tables", (chances.cumsum(), least, images))
