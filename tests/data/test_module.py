@@ -1,5 +1,6 @@
 """`UDAData`: the batches of a training, whatever the number of workers; and every refusal."""
 
+import os
 import shutil
 from itertools import islice
 
@@ -93,6 +94,20 @@ def test_the_same_for_any_number_of_workers_and_any_cache(root):
     want = batches(data(root))
     for options in ({"workers": 2}, {"cache": False}, {"cache": True, "workers": 1}):
         assert equal(batches(data(root, **options)), want), options
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away")
+def test_on_one_core_one_process_loads_without_a_warning(root):
+    want, cores = batches(data(root)), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        module = data(root, workers=4)
+        assert module.workers == 1
+        assert equal(batches(module), want)
+        images, _ = labelled_images(str(root / "val"), workers=4)
+        assert len(list(images)) == 3
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_the_same_source_for_every_method(root):

@@ -16,16 +16,10 @@ from pipa.data.bounds import BOUNDED, check_bounds
 from pipa.data.crops import Size
 from pipa.data.dataset import Domains, open_domains, open_labelled, spread_indices
 from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
-from pipa.data.loading import (
-    Batches,
-    Numbers,
-    Whole,
-    as_batch,
-    as_labelled,
-    collate,
-)
+from pipa.data.loading import Batches, Numbers, Whole, as_batch, as_labelled, collate
 from pipa.data.rare_classes import RareClasses, absent, class_counts
 from pipa.errors import PipaError
+from pipa.files.threads import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +42,7 @@ class UDAData(L.LightningDataModule):
             None: those of the source.
         crop: Height and width of the crops, or one number for both (DAFormer 512, HRDA 1024).
         batch_size: Source images, and target images, per step and device.
-        workers: Processes that load; 0: the training process itself.
+        workers: Processes that load, at most one per core; 0: the training process itself.
         source_resize: Scale source images to fit into these two sides first, in either order
             (DAFormer 1280x720, HRDA 2560x1440). None: leave them as they are.
         target_resize: The same for the target and validation (1024x512, 2048x1024).
@@ -115,7 +109,8 @@ class UDAData(L.LightningDataModule):
         self.source, self.target, self.validation = source, target, validation
         self.format, self.classes = format, classes
         self.crop = _both(crop)
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.batch_size = batch_size
+        self.workers = min(workers, available_cores())  # torch warns of more
         self.source_resize, self.target_resize = source_resize, target_resize
         self.rare_class_temperature, self.min_pixels = rare_class_temperature, min_pixels
         self.min_crop_ratio, self.cat_max_ratio = min_crop_ratio, cat_max_ratio
@@ -123,7 +118,7 @@ class UDAData(L.LightningDataModule):
         self.pair_iou, self.pair_stride = pair_iou, pair_stride
         self.pair_scale, self.pair_frames = pair_scale, pair_frames
         self.target_margins, self.target_crop_margins = target_margins, target_crop_margins
-        self.cache, self.on_error = cache, on_error
+        self.cache, self.on_error, self.seed = cache, on_error, seed
         for name in BOUNDED:
             check_bounds(name, getattr(self, name))
         self.source_cutting = Cutting(self.crop, source_resize, pad)
@@ -308,7 +303,7 @@ def labelled_images(
     images, labels = open_labelled(data, classes)
     loader: DataLoader[Any] = DataLoader(
         Whole(images, resize, skip=False),  # type: ignore[arg-type]
-        num_workers=workers,
+        num_workers=min(workers, available_cores()),
         collate_fn=collate,
     )
     return Batches(loader, as_labelled, torch.device("cpu"), []), labels
