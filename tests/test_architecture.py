@@ -46,7 +46,7 @@ def test_imports_go_one_way(file):
     folder = name.split("/")[0]
     if folder in ALLOWED:
         assert imported(file) <= ALLOWED[folder] | GROUND
-    if name != "__main__.py":
+    if name != "__main__.py" and folder != "cli":
         assert "cli" not in imported(file)
 
 
@@ -73,7 +73,7 @@ def test_no_two_modules_import_each_other():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_a_file_fits_in_the_head(file):
-    assert len(file.read_text().splitlines()) <= 350
+    assert len(file.read_text().splitlines()) <= 300
 
 
 def test_help_loads_neither_torch_nor_lightning():

@@ -51,17 +51,6 @@ class CropPair(NamedTuple):
     """Whether the first, and the second, crop is mirrored."""
 
 
-class Needs(NamedTuple):
-    """What a method needs of the data."""
-
-    target: bool
-    """Whether a step looks at target images."""
-    pair: bool
-    """Whether a step looks at two overlapping crops of them."""
-    rare_classes: bool
-    """Whether source images are to be drawn by their rare classes."""
-
-
 class Batch(NamedTuple):
     """The input of one training step; a method that needs no target, or no pair, gets none."""
 

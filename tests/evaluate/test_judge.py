@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipa.batch import Box
 from pipa.errors import PipaError
-from pipa.evaluate.judge import judge
+from pipa.evaluate.judge import Judgement, judge
 from pipa.evaluate.perturbations import perturb
 from pipa.evaluate.unlabelled import (
     Observed,
@@ -86,6 +86,22 @@ def test_the_perfect_one_beats_the_noisy_one_and_says_so():
         f"95 % interval [{low:+.3f}, {high:+.3f}] over 8 unlabelled images"
     )
     assert found.figures("perfect").score > 0.8
+
+
+def test_the_interval_is_that_of_images_drawn_again():
+    found = judge({"noisy": NOISY, "perfect": PERFECT}, IMAGES, SHARES)
+    verdict, rng, differences = found.verdict("perfect", "noisy"), np.random.default_rng(1), []
+    for _ in range(1000):
+        drawn = rng.integers(0, 8, 8)
+        again = {
+            name: Observed(*(column[drawn] for column in vars(one).values()))
+            for name, one in found.observed.items()
+        }
+        redone = Judgement(again, found.source_shares)
+        differences.append(redone.figures("perfect").score - redone.figures("noisy").score)
+    expected = np.quantile(differences, [0.025, 0.975])
+    width = expected[1] - expected[0]
+    np.testing.assert_allclose(verdict.interval, expected, atol=0.06 * width)
 
 
 def test_equals_are_not_distinguishable_and_one_image_proves_nothing():
@@ -204,6 +220,7 @@ def test_what_is_restored_lies_where_it_was(seed, h, w):
         change = changes[name]
         assert torch.equal(change.restore(change.image), image[..., *change.box])
         assert not torch.equal(change.image, image)
+    assert changes["crop"].image.shape[-2:] == (round(0.7 * h), round(0.7 * w))
     for name in ("smaller", "larger"):
         smooth = torch.linspace(0, 1, w).expand(1, 3, h, w)
         change = perturb(smooth, other, generator)[name]

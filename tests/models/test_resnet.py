@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pipa.uda.pipa_terms import PixelTerm
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 
@@ -10,7 +11,6 @@ from pipa.batch import Labelled
 from pipa.errors import PipaError
 from pipa.models.backbones import settings_of
 from pipa.models.resnet import resnet
-from pipa.uda.pipa_terms import PixelTerm
 from pipa.uda.terms import FeatureDistance
 
 TINY = {"embedding_size": 8, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 3, 2]}

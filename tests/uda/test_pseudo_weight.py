@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uda.steps import CLASSES, small
 
 from pipa.batch import Unlabelled
 from pipa.errors import PipaError
 from pipa.uda.teacher import ShareAlignment, Teacher, class_medians, pseudo_label
+from uda.steps import CLASSES, small
 
 
 def draw(seed, k, *, b=2, h=6, w=5, invalid=0.3):
@@ -159,6 +159,18 @@ def test_alignment_brings_the_shares_nearer_to_the_sources():
         shares = aligned.softmax(dim=1).mean(dim=(0, 2, 3))
         distances.append((shares - wanted).abs().sum().item())
     assert distances[0] > distances[1] > distances[2]
+
+
+def test_a_rare_class_that_the_source_lacks_is_pulled_down():
+    """Its ratio is 0, clipped to a tenth, however small its predicted share is."""
+    logits = torch.tensor([8.0, 1.0]).view(1, 2, 1, 1)  # the share of the second is 0.001
+    alignment = ShareAlignment(2, exponent=1.0)
+    alignment.observe(torch.zeros(1, 4, 4, dtype=torch.long))
+    found = alignment(logits, torch.ones(1, 1, 1, dtype=torch.bool)).softmax(1).flatten()
+    before = logits.softmax(1).flatten()
+    assert (found[1] / found[0]).item() == pytest.approx(
+        (before[1] / before[0]).item() / 10, rel=0.01
+    )
 
 
 def test_before_it_knows_a_share_alignment_changes_nothing():

@@ -160,25 +160,6 @@ class UDAData(L.LightningDataModule):
             answered.rare_class_temperature = None
         return answered
 
-    def answer(self, needs: Needs) -> "UDAData":
-        """The same data, yielding exactly what a method needs.
-
-        Raises:
-            PipaError: It needs target images, and there are none.
-        """
-        if needs.target and self.target is None:
-            raise PipaError(
-                "the method needs target images",
-                "--data.target",
-                "Give a folder of images, or take --method.name source_only without target terms.",
-            )
-        same = copy.copy(self)
-        same.with_target = needs.target
-        if not needs.rare_classes:
-            same.temperature = None
-        same.pair_cutting = (same.pair_cutting or same.usual_pair) if needs.pair else None
-        return same
-
     def setup(self, stage: str | None = None) -> None:
         """List the files and look at a few of them, so that a wrong option fails at once.
 

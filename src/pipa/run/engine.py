@@ -39,8 +39,19 @@ def build_trainer(
     options: Mapping[str, Any],
     callbacks: Sequence[Callback],
     earlier: Sequence[Mapping[str, str]] = (),
+    *,
+    judged: bool = False,
 ) -> L.Trainer:
-    """Lightning's trainer, with our loggers and callbacks; `options` are its own arguments."""
+    """Lightning's trainer, with our loggers and callbacks.
+
+    Args:
+        out: The run's folder.
+        data: What is trained on.
+        options: The trainer's own arguments.
+        callbacks: Further callbacks.
+        earlier: Rows of `metrics.csv` of a run that is resumed.
+        judged: Whether a callback judges the student without labels.
+    """
     table = CSVLogger(out, name=None, version="")
     for row in earlier:
         table.experiment.log_metrics(row, int(row["step"]))
@@ -49,10 +60,11 @@ def build_trainer(
     if uses_several(given) and given.get("strategy", "auto") == "auto":
         # Terms that start late leave projection heads without a gradient.
         given["strategy"] = "ddp_find_unused_parameters_true"
-    every = given.pop("val_check_interval", None) or max(1, given["max_steps"] // 10)
+    every = validation_interval(given)
+    given.pop("val_check_interval", None)
     return L.Trainer(
         **given,
-        val_check_interval=min(int(every), given["max_steps"]),
+        val_check_interval=every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
@@ -63,19 +75,39 @@ def build_trainer(
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
             FiniteGuard(),
-            Pictures(data.labels.colours, every=int(every)),
+            Pictures(data.labels.colours, every=every),
             ModelCheckpoint(
                 out / "checkpoints",
                 filename="step{step}",
                 auto_insert_metric_name=False,
-                every_n_train_steps=int(every),
+                every_n_train_steps=every,
                 save_last=True,
                 save_top_k=1,
                 enable_version_counter=False,
             ),
+            *best_checkpoint(out, data, every, judged=judged),
             *callbacks,
         ],
     )
+
+
+def validation_interval(options: Mapping[str, Any]) -> int:
+    """Steps from one validation to the next: a tenth of the run where nothing is said."""
+    steps = int(options["max_steps"])
+    return min(int(options.get("val_check_interval") or max(1, steps // 10)), steps)
+
+
+def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> list[Callback]:
+    """Keep `best.ckpt`: by mIoU where there are labels of the target, else by the judge's score."""
+    how: dict[str, Any] = {"monitor": "miou", "save_on_train_epoch_end": False}
+    if data.validation is None:
+        how = {"monitor": "judge/score", "every_n_train_steps": every}
+    if data.validation is None and not judged:
+        return []
+    best = ModelCheckpoint(
+        out / "checkpoints", "best", mode="max", enable_version_counter=False, **how
+    )
+    return [best]
 
 
 def uses_several(options: Mapping[str, Any]) -> bool:

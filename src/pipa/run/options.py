@@ -73,7 +73,8 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
         refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
     resume = config.pop("resume")  # of this call alone
     text = as_text(parser, config)
-    return {**options, "out": out, "seed": config.seed, "resume": resume, "config": text}
+    own = {"out": out, "seed": config.seed, "judge": config.judge}
+    return {**options, **own, "resume": resume, "config": text}
 
 
 def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def refuse_impossible(config: Any) -> None:
         PipaError: A number is too small, or not whole.
     """
     at_least(0, config.seed, "seed")
+    at_least(0, config.judge, "judge")
     for name in ("max_steps", "log_every_n_steps"):
         if (value := config.trainer[name]) is not None:
             at_least(1, value, f"trainer.{name}")
@@ -162,6 +164,8 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
     about = "go on with the run in --out; `--resume RUN` needs no other option"
     parser.add_argument("--resume", type=bool, default=False, help=about)
+    about = "target images by which to judge, without labels, whether adaptation helped; 0: none"
+    parser.add_argument("--judge", type=int, default=0, help=about)
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
+from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
@@ -28,7 +29,14 @@ from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
-from pipa.run.engine import build_trainer, earlier_metrics, environment, hush_lightning
+from pipa.run.engine import (
+    build_trainer,
+    earlier_metrics,
+    environment,
+    hush_lightning,
+    validation_interval,
+)
+from pipa.run.judging import Judge, as_record, in_words
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.uda.method import Method
@@ -44,9 +52,12 @@ class Run:
 
     out: Path
     student: Segmenter
+    """The model that was kept: the student, or the source-only model where that is better."""
     labels: LabelSpace
     result: Result | None
-    """Scores on the validation data, where there is any."""
+    """Scores of the student at the end on the validation data, where there is any."""
+    verdict: str = ""
+    """Whether adaptation helped, judged without labels, in plain words; empty where not judged."""
 
 
 def train(
@@ -59,6 +70,7 @@ def train(
     trainer: Mapping[str, Any],
     terms: Sequence[Term] | None = None,
     seed: int = 0,
+    judge: int = 0,
     resume: bool = False,
     config: str | None = None,
     callbacks: Sequence[Callback] = (),
@@ -74,6 +86,8 @@ def train(
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
         terms: The method's terms; None: those that `method` names, with their defaults.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
+        judge: Target images by which to judge, without labels, whether adaptation helped; the
+            source-only model is kept where it did not. 0: no judgement.
         resume: Go on from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
         callbacks: More of Lightning's callbacks.
@@ -117,13 +131,17 @@ def train(
         write_text(out / "config.yaml", config)
     with warnings.catch_warnings():
         hush_lightning()
-        engine = build_trainer(out, data, trainer, callbacks, earlier_metrics(out, last))
+        judging = judge_for(data, method, trainer, judge) if judge else None
+        callbacks = [*callbacks, *([] if judging is None else [judging])]
+        earlier = earlier_metrics(out, last)
+        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
         engine.fit(module, datamodule=data, ckpt_path=last)
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
     if engine.is_global_zero:
         # Of a run that was resumed, this process knows the end only.
-        write_run(out, module, result, None if resume else time.perf_counter() - since)
+        seconds = None if resume else time.perf_counter() - since
+        return write_run(out, module, result, seconds, judging)
     return Run(out, network, data.labels, result)
 
 
@@ -184,11 +202,44 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     return module.result
 
 
-def write_run(out: Path, module: Method, result: Result | None, seconds: float | None) -> None:
+def judge_for(
+    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
+) -> Judge:
+    """The callback that judges a run without labels.
+
+    Raises:
+        PipaError: The method looks at no target.
+    """
+    if data.target is None:
+        remedy = "Leave it out, or take a method that adapts."
+        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    return Judge(
+        target_images(data.target, count, format=data.format, resize=data.target_resize),
+        source_pixels(data.source, classes=data.classes, format=data.format),
+        start=method.start,
+        every=validation_interval(trainer),
+    )
+
+
+def write_run(
+    out: Path, module: Method, result: Result | None, seconds: float | None, judging: Judge | None
+) -> Run:
     """Write the model and the scores; the checkpoints are written already."""
-    save_segmenter(module.student, out / "model", module.labels)
+    kept = module.student
     record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
     record["seconds"] = None if seconds is None else round(seconds, 1)
     if result is not None:
         record |= result.as_dict()
+    verdict = ""
+    source_only = None if judging is None else judging.source_only_model(module.student)
+    if judging is not None and source_only is not None:
+        judgement, found = judging.conclude(module.student, source_only)
+        verdict = in_words(found)
+        record["judgement"] = as_record(judgement, found)
+        save_segmenter(source_only, out / "source_only", module.labels)
+        if found.outcome == "worse":
+            kept = source_only
+            save_segmenter(module.student, out / "model_adapted", module.labels)
+    save_segmenter(kept, out / "model", module.labels)
     write_text(out / "results.json", json.dumps(record, indent=1))
+    return Run(out, kept, module.labels, result, verdict)

@@ -122,14 +122,13 @@ def swap_amplitudes(
     """
     h, w = image.shape[-2:]
     b = int(strength * min(h, w))
-    with torch.autocast(image.device.type, enabled=False):
-        spectrum = torch.fft.rfft2(at_least_float32(image))
-        lent = torch.fft.rfft2(at_least_float32(target)).abs()
-        row = torch.fft.fftfreq(h, 1 / h, device=image.device).abs().round() <= b
-        column = torch.fft.rfftfreq(w, 1 / w, device=image.device).round() <= b
-        swapped = torch.polar(lent, spectrum.angle())
-        spectrum = torch.where(row[:, None] & column, swapped, spectrum)
-        result: Tensor = torch.fft.irfft2(spectrum, (h, w))
+    spectrum = torch.fft.rfft2(at_least_float32(image))
+    lent = torch.fft.rfft2(at_least_float32(target)).abs()
+    row = torch.fft.fftfreq(h, 1 / h, device=image.device).abs().round() <= b
+    column = torch.fft.rfftfreq(w, 1 / w, device=image.device).round() <= b
+    swapped = torch.polar(lent, spectrum.angle())
+    spectrum = torch.where(row[:, None] & column, swapped, spectrum)
+    result: Tensor = torch.fft.irfft2(spectrum, (h, w))
     return result
 
 

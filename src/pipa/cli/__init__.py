@@ -1,0 +1,97 @@
+"""The command line: a table of sub-commands, each a function. Parsing and printing only.
+
+Exit code 0: done. 1: finished, with faults listed. 2: refused (usage or bad input), one line on
+stderr that says what and what to do.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pipa.errors import PipaError
+
+HELP = """\
+pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
+
+  pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
+  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
+  pipa ablate CONFIG            vary options over seeds; table with spread and differences
+  pipa compare RUN RUN...       the same table of runs that are finished
+  pipa judge RUN...             rank models without labels: did adaptation help?
+  pipa eval MODEL DATA          mean IoU on labelled images
+  pipa predict MODEL INPUT...   label images, folders, videos
+  pipa data check DATA          read a whole data set and list what is wrong with it
+  pipa data stats DATA          its classes: share of pixels, probability of being sampled
+  pipa data streets DIR         write the built-in benchmark as folders of images
+  pipa convert CKPT OUT         turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model
+  pipa export MODEL OUT         write ONNX, compared with the original
+  pipa doctor                   what this machine and installation offer
+
+`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
+A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
+"""
+
+
+COMMANDS = {
+    "train": ("training", "train_command"),
+    "ablate": ("training", "ablate_command"),
+    "compare": ("training", "compare_command"),
+    "demo": ("training", "demo_command"),
+    "judge": ("models", "judge_command"),
+    "eval": ("models", "eval_command"),
+    "predict": ("models", "predict_command"),
+    "convert": ("models", "convert_command"),
+    "export": ("models", "export_command"),
+    "data check": ("data", "check_command"),
+    "data stats": ("data", "stats_command"),
+    "data streets": ("data", "streets_command"),
+    "doctor": ("data", "doctor_command"),
+}
+"""Module and function of each sub-command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one sub-command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = run(given)
+    except PipaError as error:
+        print(f"pipa: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("pipa: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def run(given: list[str]) -> int:
+    """Find the sub-command and call it with the rest."""
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if given[0] == "--version":
+        from pipa import __version__
+
+        print(__version__)
+        return 0
+    words = 2 if given[0] == "data" else 1  # `pipa data check`
+    name, rest = " ".join(given[:words]), given[words:]
+    if name in ("data", "data -h", "data --help"):
+        print(data_help(), end="")
+        return 0
+    if name not in COMMANDS:
+        raise PipaError(f"no such command: {name}", remedy="`pipa --help` lists them.")
+    module, function = COMMANDS[name]
+    return int(getattr(importlib.import_module(f"pipa.cli.{module}"), function)(rest))
+
+
+def data_help() -> str:
+    """The commands on data, and the formats that a DATA may have."""
+    from pipa.data.data_sets import formats
+
+    commands = [line for line in HELP.splitlines() if line.startswith("  pipa data ")]
+    rows = [f"  {name:12} {layout}" for name, layout in formats().items()]
+    about = "A DATA is [FORMAT[/SPLIT]:]PATH; the default format is folder. The formats:"
+    own = "Instead of a FORMAT, my_module.my_function may list the files: see pipa.data.data_sets."
+    return "\n".join([*commands, "", about, "", *rows, "", own]) + "\n"

@@ -1,0 +1,107 @@
+"""`pipa judge`, `eval`, `predict`, `convert` and `export`."""
+
+from pathlib import Path
+
+from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
+
+
+def judge_command(given: list[str]) -> int:
+    """`pipa judge RUN|MODEL...`."""
+    parser = new_parser("judge", "Rank models by target images without labels.")
+    parser.add_argument("models", nargs="+", type=Path, help="runs, model folders, checkpoints")
+    about = "unlabelled target images, [FORMAT:]PATH; default: those of the first run"
+    parser.add_argument("--target", type=str | None, help=about)
+    about = "the labelled source, whose shares of the classes are counted; default: the first run's"
+    parser.add_argument("--source", type=str | None, help=about)
+    parser.add_argument("--classes", type=str | None, help="the classes of the source")
+    parser.add_argument("--images", type=int, default=64, help="how many to look at, at most")
+    about = "the model that the others are compared with; default: the run's source-only model"
+    parser.add_argument("--against", type=str | None, help=about)
+    parser.add_argument("--out", type=Path | None, help="write all criteria here, as JSON")
+    options = parser.parse_args(given)
+
+    from pipa.run.judging import judge_saved
+
+    judgement, baseline = judge_saved(
+        options.models,
+        target=options.target,
+        source=options.source,
+        classes=options.classes,
+        count=options.images,
+    )
+    baseline = options.against or baseline
+    show(judgement.table())
+    for name in judgement.ranking():
+        if name != baseline:
+            print(judgement.verdict(name, baseline))
+    if options.out:
+        judgement.write(options.out)
+    return 0
+
+
+def eval_command(given: list[str]) -> int:
+    """`pipa eval MODEL DATA`."""
+    parser = new_parser("eval", "Mean IoU of a model on labelled images.")
+    add_model(parser)
+    parser.add_argument("data", type=str, help="[FORMAT:]PATH of labelled images")
+    parser.add_argument("--classes", type=str | None, help="classes.yaml; default: the data's own")
+    about = "[height,width] to fit images and labels into first, as in data.target_resize"
+    parser.add_argument("--resize", type=tuple[int, int] | None, help=about)
+    parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
+    options = parser.parse_args(given)
+
+    from pipa.evaluate.evaluate import evaluate
+
+    model = load_model(options)
+    result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
+    print_scores(result)
+    if options.out:
+        result.write(options.out)
+    return 0
+
+
+def predict_command(given: list[str]) -> int:
+    """`pipa predict MODEL INPUT...`."""
+    parser = new_parser("predict", "Label images, folders of images, globs or videos.")
+    add_model(parser)
+    parser.add_argument("inputs", nargs="+", help="files, folders, globs")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    parser.add_argument("--scale", type=float, default=1.0, help="resize the input by this first")
+    options = parser.parse_args(given)
+
+    from pipa.deploy.predict import predict
+
+    model = load_model(options)
+    for _, outputs in predict(model, options.inputs, options.out, scale=options.scale):
+        print(*outputs)
+    return 0
+
+
+def convert_command(given: list[str]) -> int:
+    """`pipa convert CKPT OUT`."""
+    parser = new_parser("convert", "Turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path, help="folder to make")
+    add_weights(parser)
+    options = parser.parse_args(given)
+
+    from pipa.models.saved import convert
+
+    print(convert(options.checkpoint, options.out, weights=options.weights))
+    return 0
+
+
+def export_command(given: list[str]) -> int:
+    """`pipa export MODEL OUT`."""
+    parser = new_parser("export", "Write ONNX and compare its output with the model's.")
+    add_model(parser)
+    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="[height,width]")
+    options = parser.parse_args(given)
+
+    from pipa.deploy.export import export
+
+    model = load_model(options).cpu()
+    difference = export(model, options.out, options.size)
+    print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
+    return 0
