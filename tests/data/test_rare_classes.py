@@ -5,12 +5,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from builders import folder
+from builders import folder, mosaic
 
 from data.golden import RECORD
 from pipa.data.dataset import open_labelled
 from pipa.data.labels import count_pixels
 from pipa.data.rare_classes import (
+    ClassCounts,
     RareClasses,
     absent,
     class_counts,
@@ -31,6 +32,11 @@ def table():
     return counts
 
 
+def of_gta5(pixels):
+    """Counts of images of GTA5's size."""
+    return ClassCounts(pixels, np.full(len(pixels), 1914 * 1052))
+
+
 @pytest.mark.parametrize("temperature", ["0.01", "0.1", "0.5"])
 def test_probabilities_are_the_authors(table, temperature):
     want = RECORD["rcs"]["probs"][temperature]
@@ -40,7 +46,7 @@ def test_probabilities_are_the_authors(table, temperature):
 
 
 def test_draws_follow_the_probabilities_and_the_authors_choice_of_images(table):
-    rare = RareClasses(table, 0.1, min_pixels=3000)
+    rare = RareClasses(of_gta5(table), 0.1, min_pixels=3000)
     rng = np.random.default_rng(0)
     drawn = [rare.draw(rng) for _ in range(20_000)]
     shares = Counter(chosen for _, chosen, _ in drawn)
@@ -51,12 +57,12 @@ def test_draws_follow_the_probabilities_and_the_authors_choice_of_images(table):
     for k in (12, 17, 18):
         assert of[k] == {i for i in range(len(table)) if table[i, k] > 3000}
     for draw in RECORD["rcs"]["draws"]:
-        eligible = RareClasses(table, draw["temp"], draw["min_pixels"])._tables[2]
+        eligible = RareClasses(of_gta5(table), draw["temp"], draw["min_pixels"])._tables[2]
         assert draw["source_calls"][0][0] in eligible[draw["cls"]]
 
 
 def test_a_class_of_which_no_image_has_enough_needs_less():
-    counts = np.array([[9000, 700, 5, 0], [9000, 90, 1, 0]])
+    counts = of_gta5(np.array([[9000, 700, 5, 0], [9000, 90, 1, 0]]))
     rare = RareClasses(counts, 0.5, min_pixels=3000)
     assert rare.thresholds().tolist() == [3000, 375, 2, 0]
     rng = np.random.default_rng(0)
@@ -66,8 +72,27 @@ def test_a_class_of_which_no_image_has_enough_needs_less():
 
 def test_small_images_need_less_in_proportion():
     large, small = np.full((2, 2), 1914 * 1052 // 2), np.full((2, 2), 64 * 64 // 2)
-    assert RareClasses(large).thresholds().tolist() == [3000, 3000]
-    assert RareClasses(small).thresholds().tolist() == [6, 6]
+    assert RareClasses(of_gta5(large)).thresholds().tolist() == [3000, 3000]
+    assert RareClasses(ClassCounts(small, small.sum(1))).thresholds().tolist() == [6, 6]
+
+
+def test_small_means_a_small_image_and_not_one_with_few_labels(tmp_path):
+    """Where nine tenths of GTA5-sized labels are 255, 3000 pixels are needed as ever."""
+    few = np.full((2, 2), 1914 * 1052 // 20)
+    assert RareClasses(of_gta5(few)).thresholds().tolist() == [3000, 3000]
+    unread = ClassCounts(few, np.array([1914 * 1052, 0]))
+    assert RareClasses(unread).thresholds().tolist() == [3000, 3000]
+
+    root = folder(tmp_path)
+    label = mosaic(0).astype(np.uint8)
+    label[:, 7:] = 255
+    write_png(root / "labels" / "000.png", label)
+    images, labels = open_labelled(str(root))
+    counts = class_counts(images, labels.names)
+    assert counts.area.tolist() == [48 * 64] * 4
+    assert counts.pixels[0].sum() == 48 * 7
+    again = class_counts(images, labels.names)
+    assert all(np.array_equal(one, other) for one, other in zip(again, counts, strict=True))
 
 
 def test_a_data_set_without_any_class_is_refused():
@@ -80,7 +105,7 @@ def test_pixels_are_counted_exactly(tmp_path):
     counts = class_counts(images, labels.names)
     for i in range(4):
         label = read_label(tmp_path / "labels" / f"{i:03}.png")
-        assert counts[i].tolist() == [int((label == k).sum()) for k in range(3)]
+        assert counts.pixels[i].tolist() == [int((label == k).sum()) for k in range(3)]
     many = np.full((5000, 4000), 7, np.uint8)  # more than float32 can count
     many[:1000] = 255
     many[-1, -3:] = 1
@@ -92,17 +117,20 @@ def test_statistics_are_kept_until_the_labels_or_the_classes_change(tmp_path):
     first = class_counts(images, labels.names)
     (kept,) = (tmp_path / "data" / ".pipa").iterdir()
     kept.write_bytes(kept.read_bytes()[:50])  # a half-written file is not believed
-    assert np.array_equal(class_counts(images, labels.names), first)
-    np.savez_compressed(kept, counts=first + 1)
-    assert np.array_equal(class_counts(images, labels.names), first + 1), "the file is used"
+    assert np.array_equal(class_counts(images, labels.names).pixels, first.pixels)
+    np.savez_compressed(kept, pixels=first.pixels + 1, area=first.area)
+    again = class_counts(images, labels.names).pixels
+    assert np.array_equal(again, first.pixels + 1), "the file is used"
+    np.savez_compressed(kept, counts=first.pixels + 1)  # of an older version
+    assert np.array_equal(class_counts(images, labels.names).pixels, first.pixels)
 
     label = tmp_path / "data" / "labels" / "000.png"
     write_png(label, np.zeros((48, 64), np.uint8))
     os.utime(label, ns=(1, 1))
-    assert class_counts(images, labels.names)[0].tolist() == [48 * 64, 0, 0]
+    assert class_counts(images, labels.names).pixels[0].tolist() == [48 * 64, 0, 0]
     (tmp_path / "data" / "classes.yaml").write_text("[a, b, c, d]")
     images, labels = open_labelled(str(tmp_path / "data"))
-    assert class_counts(images, labels.names).shape == (4, 4)
+    assert class_counts(images, labels.names).pixels.shape == (4, 4)
 
 
 def test_beside_read_only_data_the_users_cache_is_used(tmp_path, monkeypatch):
@@ -113,8 +141,8 @@ def test_beside_read_only_data_the_users_cache_is_used(tmp_path, monkeypatch):
     first = class_counts(images, labels.names)
     assert not (root / ".pipa").exists()
     (kept,) = (tmp_path / "cache" / "class_counts").iterdir()
-    np.savez_compressed(kept, counts=first + 1)
-    assert np.array_equal(class_counts(images, labels.names), first + 1)
+    np.savez_compressed(kept, pixels=first.pixels + 1, area=first.area)
+    assert np.array_equal(class_counts(images, labels.names).pixels, first.pixels + 1)
 
 
 def test_a_faulty_label_is_raised_or_counts_as_empty(tmp_path):
@@ -124,6 +152,6 @@ def test_a_faulty_label_is_raised_or_counts_as_empty(tmp_path):
     with pytest.raises(PipaError, match=r"001\.png: the file is empty"):
         class_counts(images, labels.names)
     skipped = []
-    assert class_counts(images, labels.names, skipped)[1].tolist() == [0, 0, 0]
+    assert class_counts(images, labels.names, skipped).pixels[1].tolist() == [0, 0, 0]
     assert len(skipped) == 1
     assert not (root / ".pipa").exists(), "nothing is kept that hides a fault"

@@ -100,10 +100,10 @@ def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> T
     """
     images, labels = open_labelled(spec, classes, role="source")
     counts = class_counts(images, labels.names)
-    chances = class_probabilities(counts, temperature)
-    least = RareClasses(counts, temperature).thresholds()
-    further = {"sampled": [f"{p:.1%}" for p in chances], "min. pixels": [str(n) for n in least]}
-    return _class_table(f"{spec}: {len(images)} images", labels, counts, further)
+    chances = class_probabilities(counts.pixels, temperature)
+    needed = RareClasses(counts, temperature).thresholds()
+    further = {"sampled": [f"{p:.1%}" for p in chances], "min. pixels": [str(n) for n in needed]}
+    return _class_table(f"{spec}: {len(images)} images", labels, counts.pixels, further)
 
 
 def picture_sheet(

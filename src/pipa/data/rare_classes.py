@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,47 +30,57 @@ MIN_PIXELS, MIN_PIXELS_OF = 3000, 1914 * 1052
 log = logging.getLogger(__name__)
 
 
+class ClassCounts(NamedTuple):
+    """What the labels of a data set hold."""
+
+    pixels: Int[np.ndarray, "n k"]
+    """Pixels of each class in each image."""
+    area: Int[np.ndarray, " n"]
+    """Pixels of each image, with and without a class; 0 for an image that cannot be read."""
+
+
 @dataclass(frozen=True)
 class RareClasses:
     """Draws a class, the rarer the likelier, and an image that holds enough of it.
 
     Args:
-        counts: Pixels of each class in each image; an absent class is never drawn.
+        counts: What the labels hold; a class that is absent from all of them is never drawn.
         rare_class_temperature: T; the lower it is, the more are rare classes preferred (papers:
             0.01).
         min_pixels: An image with no more pixels of the class is not drawn for it. None: 3000 as
-            in the papers, for smaller images less in proportion to their area. For a class of
-            which no image has that much it is halved until one has.
+            in the papers, and in proportion to their area for images smaller than GTA5's. For a
+            class of which no image has that many it is halved until one has.
     """
 
-    counts: Int[np.ndarray, "n k"]
+    counts: ClassCounts
     rare_class_temperature: float = 0.01
     min_pixels: int | None = None
 
     def __post_init__(self) -> None:
         """Prepare the tables that a draw looks up."""
-        chances = class_probabilities(self.counts, self.rare_class_temperature)
-        least = self.thresholds()
-        images = [np.flatnonzero(self.counts[:, c] > t) for c, t in enumerate(least)]
-        object.__setattr__(self, "_tables", (chances.cumsum(), least, images))
+        pixels = self.counts.pixels
+        chances = class_probabilities(pixels, self.rare_class_temperature)
+        thresholds = self.thresholds()
+        images = [np.flatnonzero(pixels[:, c] > t) for c, t in enumerate(thresholds)]
+        object.__setattr__(self, "_tables", (chances.cumsum(), thresholds, images))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """An image, the class that it was chosen for, and the class's `min_pixels`."""
-        heights, least, images = self._tables  # type: ignore[attr-defined]
+        heights, thresholds, images = self._tables  # type: ignore[attr-defined]
         chosen = int(np.searchsorted(heights, rng.random() * heights[-1], side="right"))
         fit = images[chosen]
-        return int(fit[rng.integers(len(fit))]), chosen, int(least[chosen])
+        return int(fit[rng.integers(len(fit))]), chosen, int(thresholds[chosen])
 
     def thresholds(self) -> Int[np.ndarray, " k"]:
         """`min_pixels` of each class."""
-        area = self.counts.sum(axis=1).mean()
-        proportional = round(MIN_PIXELS * min(1.0, area / MIN_PIXELS_OF))
-        start = proportional if self.min_pixels is None else self.min_pixels
-        least = np.full(self.counts.shape[1], start)
-        most = self.counts.max(axis=0)
-        while (short := (least >= most) & (least > 0)).any():
-            least[short] //= 2
-        return least
+        pixels, area = self.counts
+        share = min(1.0, area[area > 0].mean() / MIN_PIXELS_OF)
+        start = round(MIN_PIXELS * share) if self.min_pixels is None else self.min_pixels
+        thresholds = np.full(pixels.shape[1], start)
+        available = pixels.max(axis=0)
+        while (short := (thresholds >= available) & (thresholds > 0)).any():
+            thresholds[short] //= 2
+        return thresholds
 
 
 def class_probabilities(
@@ -98,7 +109,7 @@ def class_probabilities(
 
 def class_counts(
     images: Segmentation, names: Sequence[str], skipped: list[PipaError] | None = None
-) -> Int[np.ndarray, "n k"]:
+) -> ClassCounts:
     """Pixels of each class in each label, from the file beside the data or from the labels.
 
     The file is written beside the data (`.pipa/`), or in the user's cache where that is not
@@ -115,7 +126,7 @@ def class_counts(
     key = _key(images, names)
     places = [images.root / ".pipa", cache_folder() / "class_counts"]
     for place in places:
-        kept = _read(place / f"{key}.npz", (len(images), len(names)))
+        kept = _read(place / f"{key}.npz", len(images), len(names))
         if kept is not None:
             return kept
     counts, faults = _count(images, len(names))
@@ -125,32 +136,35 @@ def class_counts(
         skipped.extend(faults)
         return counts
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, counts=counts)
+    np.savez_compressed(buffer, **counts._asdict())
     _write(places, f"{key}.npz", buffer.getvalue())
     return counts
 
 
-def absent(counts: Int[np.ndarray, "n k"], names: Sequence[str]) -> list[str]:
+def absent(counts: ClassCounts, names: Sequence[str]) -> list[str]:
     """Names of the classes that no label holds."""
-    return [name for name, total in zip(names, counts.sum(axis=0), strict=True) if not total]
+    totals = counts.pixels.sum(axis=0)
+    return [name for name, total in zip(names, totals, strict=True) if not total]
 
 
-def _count(images: Segmentation, classes: int) -> tuple[Int[np.ndarray, "n k"], list[PipaError]]:
+def _count(images: Segmentation, classes: int) -> tuple[ClassCounts, list[PipaError]]:
     """Read all labels, in threads: OpenCV decodes and counts without Python's lock."""
 
-    def one(index: int) -> Int[np.ndarray, " k"] | PipaError:
+    def one(index: int) -> tuple[Int[np.ndarray, " k"], int] | PipaError:
         try:
-            return count_pixels(images.label(index), classes)
+            label = images.label(index)
         except PipaError as error:
             return error
+        return count_pixels(label, classes), label.size
 
-    counts, faults = np.zeros((len(images), classes), np.int64), []
+    pixels, area = np.zeros((len(images), classes), np.int64), np.zeros(len(images), np.int64)
+    faults = []
     for index, result in enumerate(in_threads(one, len(images), "Counting the classes")):
         if isinstance(result, PipaError):
             faults.append(result)
         else:
-            counts[index] = result
-    return counts, faults
+            pixels[index], area[index] = result
+    return ClassCounts(pixels, area), faults
 
 
 def _key(images: Segmentation, names: Sequence[str]) -> str:
@@ -168,13 +182,15 @@ def _key(images: Segmentation, names: Sequence[str]) -> str:
     return digest.hexdigest()[:20]
 
 
-def _read(path: Path, shape: tuple[int, int]) -> Int[np.ndarray, "n k"] | None:
+def _read(path: Path, images: int, classes: int) -> ClassCounts | None:
+    """Read the file; None if it is missing, damaged, or of another data set."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            counts = np.asarray(file["counts"])
+            counts = ClassCounts(*(np.asarray(file[name]) for name in ClassCounts._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    return counts if counts.shape == shape else None
+    fits = counts.pixels.shape == (images, classes) and counts.area.shape == (images,)
+    return counts if fits else None
 
 
 def _write(places: Sequence[Path], name: str, data: bytes) -> None:
