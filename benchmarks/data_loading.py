@@ -32,7 +32,7 @@ from pipa.data import crops
 from pipa.data.dataset import Segmentation
 from pipa.data.draws import Loaded
 from pipa.data.labels import GTA5_IDS
-from pipa.data.loading import Batches, Numbers, as_batch, collate
+from pipa.data.loading import Batches, EndlessBatchSampler, as_batch, collate
 from pipa.data.module import UDAData
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.errors import PipaError
@@ -191,7 +191,7 @@ def plain(root: Path, recipe: Recipe, workers: int, keeping: bool = False) -> It
     rare = RareClasses(class_counts(source, CITYSCAPES.names), 0.01)
     loader: DataLoader[Loaded] = DataLoader(
         Plain(source, target, rare, recipe, keeping),  # type: ignore[arg-type]
-        batch_sampler=Numbers(0, 2),  # type: ignore[arg-type]
+        batch_sampler=EndlessBatchSampler(0, 2),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
     )

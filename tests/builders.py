@@ -84,7 +84,7 @@ def synthia(root: Path, count=4, *, size=(48, 64), seed=0, grey=False) -> Path:
         root: Folder to make.
         count: Number of images.
         size: Height and width.
-        seed: Of the pictures.
+        seed: Decides the pictures.
         grey: Two channels (grey and alpha), as some mirrors have it, instead of three.
     """
     for i in range(count):

@@ -77,7 +77,7 @@ def test_all_kinds_of_labels_say_the_same(tmp_path, kind):
 def test_cityscapes_classes_are_grouped_by_the_runs_table(tmp_path):
     (tmp_path / "classes.yaml").write_text(CAMVID)
     run = class_table(str(tmp_path)).labels
-    moved = GTA5_IDS.towards(run)
+    moved = GTA5_IDS.mapped_to(run)
     raw = {own: raw for raw, own in GTA5_IDS.ids.items()}
     truth = {10: 0, 6: 1, 7: 1, 13: 2, 14: 2, 15: 2, 12: 3, 17: 3, 18: 3}
     for train in range(19):
@@ -88,10 +88,10 @@ def test_cityscapes_classes_are_grouped_by_the_runs_table(tmp_path):
 
 def test_classes_are_matched_by_name_where_there_are_no_groups():
     own = ids_table(LabelSpace(("b", "A", "c"), ((0, 0, 0),) * 3))
-    moved = own.towards(LabelSpace(("a", "B"), ((0, 0, 0),) * 2))
+    moved = own.mapped_to(LabelSpace(("a", "B"), ((0, 0, 0),) * 2))
     assert moved.encode(np.array([[0, 1, 2, 255]]), Path("x")).tolist() == [[1, 0, 255, 255]]
     with pytest.raises(PipaError, match="none of its classes"):
-        own.towards(LabelSpace(("x", "y"), ((0, 0, 0),) * 2))
+        own.mapped_to(LabelSpace(("x", "y"), ((0, 0, 0),) * 2))
 
 
 @pytest.mark.parametrize(

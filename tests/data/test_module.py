@@ -247,13 +247,13 @@ def test_a_resumed_training_goes_on_with_the_next_draws(root, tmp_path):
 
 
 def test_processes_share_the_draws(root):
-    from pipa.data.loading import Numbers
+    from pipa.data.loading import EndlessBatchSampler
 
-    alone = list(islice(Numbers(10, 4), 3))
-    two = [list(islice(Numbers(10, 2, rank, 2), 3)) for rank in (0, 1)]
+    alone = list(islice(EndlessBatchSampler(10, 4), 3))
+    two = [list(islice(EndlessBatchSampler(10, 2, rank, 2), 3)) for rank in (0, 1)]
     for step in range(3):
         assert sorted(two[0][step] + two[1][step]) == alone[step]
-    assert list(islice(Numbers(10 + 8, 4), 1)) == [alone[2]]
+    assert list(islice(EndlessBatchSampler(10 + 8, 4), 1)) == [alone[2]]
 
 
 def test_validation_shows_whole_images_with_their_labels(root):
@@ -300,7 +300,7 @@ def test_labels_are_those_of_the_option_else_of_the_source(root, tmp_path):
     assert {int(i) for item in module.val_dataloader() for i in item.label.unique()} == {0, 1, 255}
 
 
-def test_absent_classes_are_told(root, tmp_path, caplog):
+def test_a_warning_names_absent_classes(root, tmp_path, caplog):
     shutil.copytree(root / "source", tmp_path / "data")
     (tmp_path / "data" / "classes.yaml").write_text(CLASSES + "3: {name: lava}\n")
     module = data(root, source=str(tmp_path / "data"), validation=None)

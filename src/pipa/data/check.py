@@ -1,4 +1,4 @@
-"""Look at a whole data set: every fault of every file, the classes, and a sheet of pictures."""
+"""Check a whole data set: every fault of every file, the classes, and a sheet of pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,11 @@ class Report:
     """What `check` found.
 
     Args:
-        table: Summary: classes, their share of the pixels, in how many images they are.
-        faults: `file: what is wrong`, of every faulty file.
+        table: Summary: the classes, their share of the pixels, in how many images they are.
+        faults: `file: what is wrong` for every fault.
         images: How many images there are.
         sizes: Heights and widths that occur.
-        labels: The classes; None where there are no labels.
+        labels: The classes; None if there are no labels.
         counts: Pixels of each class in each image.
     """
 
@@ -46,7 +46,7 @@ class Report:
 
 
 def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> Report:
-    """Read every file of a data set: pairs, sizes, ids, whether it can be read at all.
+    """Read every file of a data set; check that it can be read, its pair, its size and its ids.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`; without a folder of labels, images alone are checked.
@@ -54,7 +54,7 @@ def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> R
         sheet: Write a sheet of pictures, images beside their coloured labels, to this PNG.
 
     Raises:
-        PipaError: The data set is not there, or nobody says what its ids mean.
+        PipaError: The data set is not there, or there is no class table.
     """
     files = _find(spec)
     labelled = any(pair.label is not None for pair in files.pairs)
@@ -88,12 +88,12 @@ def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> R
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:
-    """The class table of a labelled data set: share of pixels, probability of being sampled.
+    """Tabulate the classes of a labelled data set: share of pixels, probability of being sampled.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`.
-        classes: The classes to speak of; None: the data set's own.
-        temperature: Of rare class sampling.
+        classes: The classes to count; None: the data set's own.
+        temperature: T of rare class sampling.
 
     Raises:
         PipaError: A file is missing or faulty.
@@ -109,7 +109,7 @@ def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> T
 def picture_sheet(
     images: Segmentation, labels: LabelSpace | None, count: int = 12
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Some images of a data set beside their labels in the classes' colours, and a legend.
+    """Paint some images of a data set beside their labels in the classes' colours, and a legend.
 
     Images that cannot be read are left out.
     """
@@ -132,7 +132,7 @@ def picture_sheet(
 
 
 def _find(spec: str) -> Files:
-    """The files with labels; without, where there is no folder of labels."""
+    """List the files with labels, or without if there is no folder of labels."""
     try:
         return find_all(spec, "source", labelled=True)
     except PipaError as error:
@@ -165,7 +165,7 @@ def _class_table(
     counts: Int[np.ndarray, "n k"],
     further: dict[str, list[str]],
 ) -> Table:
-    """One row per class; `further` holds the cells of more columns."""
+    """Write one row per class; `further` holds the cells of more columns."""
     table = Table(title=title, min_width=min(len(title), 78))
     for heading in ("id", "class", "pixels", "images", *further):
         table.add_column(heading, justify="left" if heading == "class" else "right")
@@ -179,7 +179,7 @@ def _class_table(
 
 
 def _cell(sample: Sample, labels: LabelSpace | None) -> UInt8[np.ndarray, "h w 3"]:
-    """An image, its label beside it, its name below."""
+    """Paint an image, its label beside it, its name below."""
     height, width = sample.image.shape[:2]
     size = (max(1, round(width * CELL / height)), CELL)
     parts = [cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)]
@@ -193,7 +193,7 @@ def _cell(sample: Sample, labels: LabelSpace | None) -> UInt8[np.ndarray, "h w 3
 
 
 def _legend(labels: LabelSpace, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Swatches and names, in as many lines as they need."""
+    """Paint swatches and names, in as many lines as they need."""
     per_line = max(1, width // 150)
     lines = -(-labels.num_classes // per_line)
     legend = np.full((lines * 22 + 8, width, 3), 255, np.uint8)

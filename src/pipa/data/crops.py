@@ -1,7 +1,8 @@
-"""Where crops lie, and cutting them out: resize, crop and mirror image and label alike.
+"""The geometry of crops: draw where they lie, resize and cut images and labels alike.
 
 A position is a corner (top, left) in the image *as resized*; only the region that a crop needs is
-resized. The papers' rules: DAFormer and HRDA for the source, PiPa for the overlapping pair.
+resized. The rules are those of the papers: DAFormer and HRDA for the source, PiPa for the
+overlapping pair.
 """
 
 from collections.abc import Callable
@@ -26,10 +27,10 @@ _FILL = (124, 116, 104)  # padding: ImageNet's mean, so that it is 0 after norma
 
 
 def fit_size(size: Size, bounds: Size | None) -> Size:
-    """Size of an image scaled to fit into `bounds`, ratio kept; None keeps the size.
+    """Return the size of an image scaled to fit into `bounds`, ratio kept; None keeps the size.
 
-    Longer side to longer, shorter to shorter: `bounds` may be given in either order (mmcv's
-    `rescale_size`).
+    The longer side is compared with the longer bound, the shorter with the shorter: `bounds` may be
+    given in either order (mmcv's `rescale_size`).
     """
     if bounds is None:
         return size
@@ -38,7 +39,7 @@ def fit_size(size: Size, bounds: Size | None) -> Size:
 
 
 def draw_corner(rng: np.random.Generator, size: Size, crop: Size) -> Corner:
-    """A corner uniformly among those whose crop lies within an image of `size`."""
+    """Draw a corner uniformly among those whose crop lies within an image of `size`."""
     top = int(rng.integers(max(size[0] - crop[0], 0) + 1))
     return top, int(rng.integers(max(size[1] - crop[1], 0) + 1))
 
@@ -66,10 +67,10 @@ def pick_varied(draw: Callable[[], Crop], cat_max_ratio: float) -> Crop:
 def cut_image(
     image: UInt8[np.ndarray, "h w 3"], size: Size, corner: Corner, crop: Size
 ) -> UInt8[np.ndarray, "y x 3"]:
-    """A crop of the image as resized bilinearly to `size`, without resizing the rest.
+    """Cut a crop of the image as resized bilinearly to `size`, without resizing the rest.
 
-    It is the crop of the whole resized image, but for a shift of less than 1/32 source pixel. Where
-    the resized image is smaller than `crop`, the crop is smaller, too: see `pad`.
+    It equals the crop of the whole resized image, except for a shift of less than 1/32 source
+    pixel. If the resized image is smaller than `crop`, the crop is smaller, too: see `pad_image`.
     """
     if size == image.shape[:2]:
         return image[corner[0] : corner[0] + crop[0], corner[1] : corner[1] + crop[1]]
@@ -85,7 +86,7 @@ def cut_image(
 def cut_label(
     label: UInt8[np.ndarray, "h w"], size: Size, corner: Corner, crop: Size
 ) -> UInt8[np.ndarray, "y x"]:
-    """A crop of the label as resized to `size`, each pixel the nearest one's (OpenCV's rule)."""
+    """Cut a crop of the label as resized to `size` by the nearest pixel (OpenCV's rule)."""
     if size == label.shape:
         return label[corner[0] : corner[0] + crop[0], corner[1] : corner[1] + crop[1]]
     rows = _nearest(label.shape[0], size[0], corner[0], crop[0])
@@ -96,14 +97,14 @@ def cut_label(
 def cut_valid(
     margins: tuple[int, int, int, int], source: Size, size: Size, corner: Corner, crop: Size
 ) -> Bool[np.ndarray, "y x"]:
-    """Where a crop may be trusted: off the margins of the image that it was cut from.
+    """Return where a crop may be trusted: off the margins of the image that it is cut from.
 
     Args:
         margins: Top, bottom, left, right, in pixels of the image before resizing (HRDA, PiPa:
             30, 240, 30, 30 for Cityscapes' bonnet and rectified borders).
         source: The image's size before resizing.
-        size: And after.
-        corner: The crop's, in the resized image.
+        size: The image's size after resizing.
+        corner: The crop's corner in the resized image.
         crop: The crop's size.
     """
     rows = _nearest(source[0], size[0], corner[0], crop[0])
@@ -132,25 +133,30 @@ def pad_plane(plane: np.ndarray, crop: Size, value: int) -> np.ndarray:
 
 
 def draw_pair(
-    rng: np.random.Generator, size: Size, crop: Size, iou: tuple[float, float], stride: int
+    rng: np.random.Generator,
+    size: Size,
+    pair_crop: Size,
+    pair_iou: tuple[float, float],
+    pair_stride: int,
 ) -> tuple[Corner, Corner] | None:
-    """Corners of two crops that overlap, uniformly over all pairs that meet the bounds.
+    """Draw the corners of two overlapping crops, uniformly over all pairs that meet the bounds.
 
     Args:
-        rng: Decides.
+        rng: Makes the choice.
         size: Size of the image.
-        crop: Size of both crops.
-        iou: Least and greatest intersection over union of the two (release: 0.1 and 1).
-        stride: The corners differ by multiples of it (release: 8).
+        pair_crop: Size of both crops.
+        pair_iou: Bounds of their intersection over union (release: 0.1 and 1).
+        pair_stride: The corners differ by multiples of it (release: 8).
 
     Returns:
-        The two corners; None where no pair meets the bounds.
+        The two corners; None if no pair meets the bounds.
     """
-    shifts, ways = _shifts(size, crop, iou, stride)
+    shifts, ways = _shifts(size, pair_crop, pair_iou, pair_stride)
     if not len(ways):
         return None
     chosen = int(np.searchsorted(ways, rng.integers(ways[-1]), side="right"))
-    (down, right), room = shifts[chosen].tolist(), (size[0] - crop[0], size[1] - crop[1])
+    (down, right) = shifts[chosen].tolist()
+    room = size[0] - pair_crop[0], size[1] - pair_crop[1]
     top = int(rng.integers(room[0] - abs(down) + 1)) - min(down, 0)
     left = int(rng.integers(room[1] - abs(right) + 1)) - min(right, 0)
     return (top, left), (top + down, left + right)
@@ -160,7 +166,7 @@ def draw_pair(
 def _shifts(
     size: Size, crop: Size, iou: tuple[float, float], stride: int
 ) -> tuple[Int[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
-    """Shifts from the first crop to the second within the bounds, and how many pairs up to each."""
+    """List the shifts between the crops that meet the bounds, and how many pairs up to each."""
     reach = [(have - want) // stride for have, want in zip(size, crop, strict=True)]
     if min(reach) < 0:
         return np.empty((0, 2), int), np.empty(0, int)
@@ -174,18 +180,18 @@ def _shifts(
 
 
 def _nearest(length: int, resized: int, start: int, count: int) -> Int[np.ndarray, " n"]:
-    """Source index of the pixels `start .. start + count` of a resized axis."""
+    """Return the source indices of the pixels `start .. start + count` of a resized axis."""
     places = np.arange(start, min(start + count, resized))
     nearest = np.floor(places * (1 / (resized / length))).astype(int)
     return np.asarray(np.minimum(nearest, length - 1))
 
 
 def _region(length: int, resized: int, start: int, count: int) -> tuple[int, int, int]:
-    """First and last source pixel to resize, and how many resized pixels too many come first.
+    """Return the first and last source pixel to resize, and how many resized pixels to drop first.
 
-    Resizing a part begins its sampling grid at the part's first pixel. So the part begins at one of
-    the 64 resized pixels before `start` that falls best onto the edge of a source pixel (at the
-    image's edge, where none does); when enlarging, so early that `start` does not look beyond it.
+    Resizing a part begins its sampling grid at the part's first pixel. So the part begins at that
+    of the 64 resized pixels before `start` that is nearest to the edge of a source pixel, or at the
+    image's edge if none is near; when enlarging, so early that `start` does not look beyond it.
     """
     scale = length / resized
     latest = start if scale >= 1 else max(0, start - int(np.ceil(0.5 / scale)))

@@ -86,7 +86,7 @@ def data_set(
 
 
 def formats() -> dict[str, str]:
-    """The layout of each data set: the first line of its function's docstring."""
+    """Return the layout of each data set: the first line of its function's docstring."""
     return {
         name: (entry.list_files.__doc__ or "").strip().partition("\n")[0]
         for name, entry in DATA_SETS.items()
@@ -95,7 +95,7 @@ def formats() -> dict[str, str]:
 
 @data_set("folder")
 def folder(root: Path, split: str, labelled: bool) -> Files:
-    """`images/*` and `labels/*.png` with equal names, and `classes.yaml` there or beside PATH.
+    """`images/*` and `labels/*.png` with equal names; `classes.yaml` in PATH or beside it.
 
     Unlabelled, `root` may hold the images itself.
 
@@ -149,8 +149,8 @@ def synthia(root: Path, split: str, labelled: bool) -> Files:
 def listing(file: Path, split: str, labelled: bool) -> Files:
     """PATH is a text or CSV file with `image[,label]` on each line, relative to its folder.
 
-    Empty lines, lines that begin with `#` and a first line `image,label` are passed over. The
-    class table is `classes.yaml` beside the file.
+    Empty lines, lines that begin with `#` and a first line `image,label` are skipped. The class
+    table is `classes.yaml` beside the file.
 
     Raises:
         PipaError: The file is missing or empty, or a line lacks a label.

@@ -23,7 +23,7 @@ _LOOKED_AT = 8  # images of a data set that are read before training
 
 
 class Sample(NamedTuple):
-    """A full image and its classes; no classes where the data set has none for us."""
+    """A full image and its label, which the images of a target do not have."""
 
     image: UInt8[np.ndarray, "h w 3"]
     label: UInt8[np.ndarray, "h w"] | None
@@ -36,8 +36,8 @@ class Segmentation:
 
     Args:
         files: Its files.
-        table: What its label files hold, in the run's classes.
-        cache: Keep every decoded image in memory (of this process).
+        table: What the numbers in its label files mean, in the run's classes; None: no labels.
+        cache: Keep every decoded image in the memory of this process.
     """
 
     def __init__(self, files: Files, table: ClassTable | None, *, cache: bool = False) -> None:
@@ -71,16 +71,19 @@ class Segmentation:
         return sample
 
     def neighbour(self, index: int, steps: int) -> int:
-        """The image so many files after this one in its folder (before it, where negative).
+        """Return the image that lies some files after this one in its folder.
 
-        Files count by name. At an end of the folder it is the last, or first, image there is.
+        Args:
+            index: This image.
+            steps: How many files after it, in the order of their names; negative: before it.
+                Beyond the end of the folder its last (or first) image is returned.
         """
         row = self._folders[self.pairs[index].image.parent]
         return row[min(max(row.index(index) + steps, 0), len(row) - 1)]
 
     @cached_property
     def _folders(self) -> dict[Path, list[int]]:
-        """The images of each folder, by name."""
+        """The images of each folder, in the order of their names."""
         found: dict[Path, list[int]] = {}
         for index in sorted(range(len(self)), key=lambda i: self.pairs[i].image.name):
             found.setdefault(self.pairs[index].image.parent, []).append(index)
@@ -101,16 +104,16 @@ class Segmentation:
 def open_labelled(
     spec: str, classes: str | None = None, *, role: Role = "validation", default: str = "folder"
 ) -> tuple[Segmentation, LabelSpace]:
-    """Labelled images, and the classes of their labels.
+    """Open labelled images; return them, and the classes of their labels.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`.
         classes: The run's classes; None: the data set's own.
-        role: Decides the split where the specification does not.
-        default: Format of a specification that does not say its own.
+        role: Decides the split if the specification does not.
+        default: Format of a specification without one.
 
     Raises:
-        PipaError: A file is not where it should be, or nobody says what the ids mean.
+        PipaError: A file is not where it should be, or there is no class table.
     """
     files = find(spec, role, default)
     run = run_table(files, classes)
@@ -142,32 +145,33 @@ def open_domains(
         source: `[FORMAT[/SPLIT]:]PATH` of the labelled source.
         target: The same of the target; None: there is none.
         validation: The same of labelled images of the target; None: there are none.
-        format: Format of those that do not say theirs.
+        format: Format of those that have none in their specification.
         classes: The run's classes; None: those of the source.
         cache: Whether to keep decoded images in memory; "auto": if they are `SMALL`.
         workers: Processes that load, each with a memory of its own.
 
     Raises:
-        PipaError: A file is not where it should be, or nobody says what the ids mean.
+        PipaError: A file is not where it should be, or there is no class table.
     """
-    learnt = find(source, "source", format)
-    seen = None if target is None else find(target, "target", format)
-    scored = None if validation is None else find(validation, "validation", format)
-    run = run_table(learnt, classes)
-    keep = is_small([f for f in (learnt, seen, scored) if f], workers) if cache == "auto" else cache
+    source_files = find(source, "source", format)
+    target_files = None if target is None else find(target, "target", format)
+    scored_files = None if validation is None else find(validation, "validation", format)
+    run = run_table(source_files, classes)
+    files = [f for f in (source_files, target_files, scored_files) if f is not None]
+    keep = is_small(files, workers) if cache == "auto" else cache
     return Domains(
         run.labels,
-        in_classes(learnt, run, cache=keep),
-        None if seen is None else in_classes(seen, run, cache=keep),
-        None if scored is None else in_classes(scored, run, cache=keep),
+        in_classes(source_files, run, cache=keep),
+        None if target_files is None else in_classes(target_files, run, cache=keep),
+        None if scored_files is None else in_classes(scored_files, run, cache=keep),
     )
 
 
 def run_table(source: Files, classes: str | None) -> ClassTable:
-    """The classes of a run: those of the option, else those of the source.
+    """Return the classes of a run: those of the option, or else those of the source.
 
     Raises:
-        PipaError: There are none; the error says which ids were found and what to write.
+        PipaError: There are none; the error lists the ids that were found, and what to write.
     """
     if classes is not None:
         return class_table(classes)
@@ -183,30 +187,30 @@ def run_table(source: Files, classes: str | None) -> ClassTable:
 
 
 def in_classes(files: Files, run: ClassTable, *, cache: bool = False) -> Segmentation:
-    """The images of a data set, with its labels, where it has any, in the classes of the run.
+    """Open a data set, with its labels, if it has any, in the classes of the run.
 
     Raises:
         PipaError: The data set's own classes have nothing in common with the run's.
     """
     labelled = any(pair.label is not None for pair in files.pairs)
     own = files.table or run
-    return Segmentation(files, own.towards(run.labels) if labelled else None, cache=cache)
+    return Segmentation(files, own.mapped_to(run.labels) if labelled else None, cache=cache)
 
 
 def is_small(data: Iterable[Files], workers: int) -> bool:
-    """Whether the decoded images fit into `SMALL` bytes, in each of the workers' memories."""
+    """Return whether the decoded images fit into `SMALL` bytes, kept once by each worker."""
     total = 0
     for files in data:
         try:
             height, width = image_size(files.pairs[0].image)
-        except PipaError:  # said, or skipped, when the image is loaded
+        except PipaError:  # raised, or skipped, when the image is loaded
             return False
         total += len(files.pairs) * height * width * 4
     return total * max(1, workers) <= SMALL
 
 
 def spread_indices(images: Segmentation) -> Iterable[int]:
-    """A few indices, spread over the data set: what is looked at before a long training."""
+    """Return a few indices, spread over the data set, to look at before a long training."""
     count = min(_LOOKED_AT, len(images))
     return sorted({round(i * (len(images) - 1) / max(1, count - 1)) for i in range(count)})
 

@@ -26,10 +26,10 @@ _GIVE_UP = 100  # faults in a row after which skipping makes no sense
 
 
 class Loaded(NamedTuple):
-    """What was loaded, and the faulty files that were skipped for it."""
+    """One item of a loader, or a stack of several, and the files that were skipped for it."""
 
     content: Batch | Labelled | None
-    """One item or a stack of several; None where a faulty file is skipped without replacement."""
+    """None if a faulty file is skipped and nothing is loaded in its place."""
     skipped: list[PipaError]
 
 
@@ -39,8 +39,8 @@ class Cutting:
 
     Args:
         crop: Height and width.
-        resize: Scale each image to fit into this first; None: as it is.
-        pad: Fill up images smaller than the crop, instead of refusing them.
+        resize: Scale each image to fit into this first; None: leave it as it is.
+        pad: Fill up images that are smaller than the crop instead of refusing them.
     """
 
     crop: Size
@@ -48,7 +48,7 @@ class Cutting:
     pad: bool = False
 
     def fit(self, sample: Sample, scale: float = 1.0) -> Size:
-        """Size of an image after resizing.
+        """Return the size of an image after resizing.
 
         Raises:
             PipaError: The crop is larger than that.
@@ -73,7 +73,7 @@ class SourceCrops:
 
     Args:
         images: The source.
-        cutting: The crops' geometry.
+        cutting: Geometry of the crops.
         cat_max_ratio: No class may have more than this share of a crop (papers: 0.75).
         rare: Rare class sampling; None: each image is equally likely.
         min_crop_ratio: The crop must have more pixels of the rare class than this times the class's
@@ -146,7 +146,7 @@ class TargetCrops:
 
     Args:
         images: The target.
-        cutting: The crops' geometry.
+        cutting: Geometry of the crops.
         pair: Geometry of the overlapping pair, cut from the same decoded image (except with
             `pair_frames`); None: no pair.
         target_margins: Pixels of the image at its edges that may not be trusted.
@@ -242,12 +242,12 @@ Drawn = TypeVar("Drawn")
 
 @dataclass(frozen=True)
 class Draws:
-    """Item i: draw i of the source and draw i of the target, each from a stream of its own.
+    """The items of a training set: item i is draw i of the source and draw i of the target.
 
     Args:
         source: Draws the source.
         target: Draws the target; None: no target.
-        seed: Of both streams.
+        seed: Decides both streams of draws, which are independent of each other.
         on_error: "stop": a faulty file ends the run. "skip": it is left out, and reported.
     """
 
@@ -257,9 +257,9 @@ class Draws:
     on_error: Literal["stop", "skip"] = "stop"
 
     def __getitem__(self, number: int) -> Loaded | PipaError:
-        """Return the item, or the error as a value: an exception loses its message on the way.
+        """Return the item, or the error as a value.
 
-        The way leads from a worker's process to the training process.
+        An exception would lose its message on leaving a worker's process.
         """
         skipped: list[PipaError] = []
         target = pair = None

@@ -127,11 +127,11 @@ def imported(name: str) -> DataSet:
 
 
 def is_dotted(kind: str) -> bool:
-    """Whether this can be the name of a function in a module."""
+    """Return whether this can be the name of a function in a module."""
     return "." in kind and all(part.isidentifier() for part in kind.split("."))
 
 
 def unknown(kind: str, spec: str) -> PipaError:
-    """The error about a format that nobody knows."""
+    """Return the error about an unknown format."""
     known = f"Known: {', '.join(DATA_SETS)}, or my_module.my_function."
     return PipaError(f"the format {kind} is not known", spec, known)

@@ -16,7 +16,7 @@ from pipa.batch import IGNORE_INDEX
 from pipa.classes import CITYSCAPES, Colour, LabelSpace
 from pipa.errors import PipaError
 
-_UNKNOWN = 254  # what an id outside the table becomes, for a moment
+_UNKNOWN = 254  # stands for an id outside the table until that is refused
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ClassTable:
 
     Args:
         labels: The classes.
-        ids: Class of each raw id; 255 for an id that is no class. Ids not listed are faults.
+        ids: Class of each raw id; 255 for an id that is no class. An id that is not listed is a
+            fault.
         colours: Raw id of each colour, for label files that hold RGB.
         origin: Where the table comes from, for errors.
         first_channel: The ids are in the first of several channels (SYNTHIA; instances follow).
@@ -61,14 +62,14 @@ class ClassTable:
             f"label id {', '.join(map(str, found[:5]))} is not in {self.origin} "
             f"(ids {_ranges(self.ids)}, and 255 for no class)",
             where,
-            "Mend the label file, or add the id to the class table.",
+            "Fix the label file, or add the id to the class table.",
         )
 
-    def towards(self, labels: LabelSpace) -> "ClassTable":
-        """Say the same table in the classes of another label space.
+    def mapped_to(self, labels: LabelSpace) -> "ClassTable":
+        """Map this table to another label space.
 
-        Classes are matched by the Cityscapes classes that they group, where both say so, else by
-        name; a class that is not in `labels` becomes 255.
+        Classes are matched by the Cityscapes classes that they group, if both label spaces have
+        them, or else by name; a class that is not in `labels` becomes 255.
 
         Raises:
             PipaError: Not a single class matches.
@@ -97,7 +98,7 @@ class ClassTable:
     def _uncolour(
         self, raw: Integer[np.ndarray, "h w c"], where: Path
     ) -> Integer[np.ndarray, "h w"]:
-        """From colours to raw ids; grey stored as RGB is taken for ids."""
+        """Convert colours to raw ids; grey stored as RGB is taken for ids."""
         red, green, blue = (raw[..., c].astype(np.int64) for c in range(3))
         packed = (red << 32) + (green << 16) + blue
         values, back = np.unique(packed, return_inverse=True)
@@ -117,7 +118,7 @@ class ClassTable:
 
 
 def count_pixels(label: UInt8[np.ndarray, "h w"], classes: int) -> Int[np.ndarray, " k"]:
-    """Pixels of each of the classes 0..k-1 in a label."""
+    """Count the pixels of each of the classes 0..k-1 in a label."""
     if label.size < 2**16:
         return np.bincount(label.ravel(), minlength=256)[:classes]
     rows = max(1, 2**24 // max(1, label.shape[1]))  # OpenCV counts in float32: exact up to 2^24
@@ -129,13 +130,13 @@ def count_pixels(label: UInt8[np.ndarray, "h w"], classes: int) -> Int[np.ndarra
 
 
 def ids_table(labels: LabelSpace, origin: str = "the classes") -> ClassTable:
-    """The table of label files that hold the classes 0..k-1 of `labels`, or their colours."""
+    """Return the table of label files that hold the ids 0..k-1 of `labels`, or their colours."""
     colours = {colour: i for i, colour in reversed(list(enumerate(labels.colours)))}
     return ClassTable(labels, {i: i for i in range(labels.num_classes)}, colours, origin)
 
 
 def _by_groups(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
-    """Class of `run` that holds all Cityscapes classes of a class of `own`."""
+    """Map each class of `own` to the class of `run` that holds all its Cityscapes classes."""
     if not (any(own.cityscapes) and any(run.cityscapes)):
         return {}
     return {

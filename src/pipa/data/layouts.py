@@ -142,7 +142,7 @@ def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
 
 
 def unlabelled(root: Path, images: Iterable[Path], table: ClassTable | None) -> Files:
-    """Images without labels."""
+    """List images without labels."""
     return Files(root, [Pair(path, None) for path in images], table)
 
 
@@ -153,7 +153,7 @@ def paired(
     known: Iterable[Path],
     table: ClassTable | None,
 ) -> Files:
-    """Images with their labels; each image whose label is not among the `known` ones is a fault."""
+    """Pair images with their labels; an image whose label is not among the `known` is a fault."""
     there = set(known)
     pairs = [Pair(image, label_of(image)) for image in images]
     faults = (

@@ -1,7 +1,8 @@
 """From draws to batches: worker processes, stacking, and the move to the device.
 
-Images travel as uint8 and become float32 in [0, 1] on the device. A faulty file travels as a value,
-so that its one clear sentence arrives whole from a worker's process.
+A batch keeps its names all the way: draws, stacks and batches are the same named tuples. Images
+travel as uint8 and become float32 in [0, 1] on the device. An error about a faulty file travels as
+a value, because an exception loses its message on leaving a worker's process.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +25,13 @@ Ready = TypeVar("Ready")
 
 @dataclass(frozen=True)
 class Batches(Generic[Ready]):
-    """Yields what a `DataLoader` loads, on the device.
+    """What a `DataLoader` loads, moved to the device and converted.
 
     Args:
         loader: Yields `Loaded`, or a `PipaError`.
         ready: Converts what was loaded, on the device, to what training takes.
         device: Where the batches are needed.
-        skipped: Takes the files that were passed over.
+        skipped: The list that files are added to when they are skipped.
     """
 
     loader: "DataLoader[Any]"
@@ -55,7 +56,7 @@ class Batches(Generic[Ready]):
                 yield self.ready(each_tensor(loaded.content, self._moved))
 
     def __len__(self) -> int:
-        """How many batches there are, where that is known (a `TypeError` else)."""
+        """Return the number of batches; a `TypeError` if there is no end."""
         return len(self.loader)
 
     def _moved(self, tensor: Tensor) -> Tensor:
@@ -63,37 +64,37 @@ class Batches(Generic[Ready]):
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """Numbers of the draws of each batch, without end: this process's share of them.
+class EndlessBatchSampler:
+    """The numbers of the draws of each batch, without end: this process's share of them.
 
     Args:
-        start: First draw of the run that is still to be made.
+        start: Number of the first draw that is still to be made in this run.
         batch_size: Draws per batch and process.
-        rank: This process, of `world`.
-        world: Number of processes.
+        rank: Number of this process.
+        processes: How many processes there are.
     """
 
     start: int
     batch_size: int
     rank: int = 0
-    world: int = 1
+    processes: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the numbers of one batch after another."""
         first = self.start + self.rank
         while True:
-            yield [first + i * self.world for i in range(self.batch_size)]
-            first += self.batch_size * self.world
+            yield [first + i * self.processes for i in range(self.batch_size)]
+            first += self.batch_size * self.processes
 
 
 @dataclass(frozen=True)
-class Whole:
+class ValidationSet:
     """Whole labelled images, for validation.
 
     Args:
         images: The data set.
-        resize: Scale image and label to fit into this; None: as they are.
-        skip: Whether a faulty file is passed over.
+        resize: Scale image and label to fit into this; None: leave them as they are.
+        skip: Whether to skip a faulty file.
     """
 
     images: Segmentation
@@ -104,7 +105,7 @@ class Whole:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Loaded | PipaError:
-        """One image; nothing where it is passed over."""
+        """Return one image and its label, or nothing if the file is skipped."""
         try:
             sample = self.images.load(index)
         except PipaError as error:
@@ -139,7 +140,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def each_tensor(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same named tuples with each tensor changed."""
+    """Change each tensor in a tree of named tuples."""
     if tree is None:
         return None
     if isinstance(tree, Tensor):
@@ -158,16 +159,16 @@ def as_batch(loaded: Batch) -> Batch:
 
 
 def as_labelled(loaded: Labelled) -> Labelled:
-    """Images as float32, labels as int64."""
+    """Convert images to float32, and labels to int64."""
     return Labelled(as_float(loaded.image), loaded.label.long())
 
 
 def as_unlabelled(loaded: Unlabelled) -> Unlabelled:
-    """Images as float32."""
+    """Convert images to float32."""
     return loaded._replace(image=as_float(loaded.image))
 
 
 def as_float(image: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """From bytes to [0, 1], channels first."""
+    """Convert bytes to [0, 1], channels first."""
     floats = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(255)

@@ -16,7 +16,14 @@ from pipa.data.bounds import BOUNDED, check_bounds
 from pipa.data.crops import Size
 from pipa.data.dataset import Domains, open_domains, open_labelled, spread_indices
 from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
-from pipa.data.loading import Batches, Numbers, Whole, as_batch, as_labelled, collate
+from pipa.data.loading import (
+    Batches,
+    EndlessBatchSampler,
+    ValidationSet,
+    as_batch,
+    as_labelled,
+    collate,
+)
 from pipa.data.rare_classes import RareClasses, absent, class_counts
 from pipa.errors import PipaError
 from pipa.files.threads import available_cores
@@ -60,10 +67,9 @@ class UDAData(L.LightningDataModule):
         pair_stride: The corners of the two crops differ by multiples of this (release: 8).
         pair_scale: Bounds of a further scale of the image that the pair is cut from.
         pair_frames: For videos: the second crop is cut from another frame, drawn up to this many
-            files before or after, at the overlapping place. This is our reading of the "samples
-            from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101); `TargetCrops`
-            says more. Each folder must hold one sequence whose names sort by time. 0: both crops
-            are cut from one image.
+            files before or after, at the overlapping place (our reading of PiPa++, arXiv
+            2407.17101; see `TargetCrops`). Each folder must hold one sequence whose names sort by
+            time. 0: both crops are cut from one image.
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
@@ -124,7 +130,7 @@ class UDAData(L.LightningDataModule):
         self.source_cutting = Cutting(self.crop, source_resize, pad)
         self.target_cutting = Cutting(self.crop, target_resize, pad)
         self.skipped: list[PipaError] = []
-        """Files that were passed over so far, with `on_error: skip`."""
+        """One error for each file that was skipped so far, with `on_error: skip`."""
 
     @property
     def labels(self) -> LabelSpace:
@@ -164,7 +170,7 @@ class UDAData(L.LightningDataModule):
         """List the files and look at a few of them, so that a wrong option fails at once.
 
         Raises:
-            PipaError: Something is not as it should be.
+            PipaError: A data set is missing or faulty, or a crop is larger than an image.
         """
         _, source, target, validation = self._opened
         if self.trainer is not None and validation is None:
@@ -180,26 +186,26 @@ class UDAData(L.LightningDataModule):
             validation.load(0)
 
     def train_dataloader(self) -> Batches[Batch]:
-        """Batches without end, from the step that the trainer has reached."""
+        """Return batches without end, from the step that the trainer has reached."""
         draws = Draws(self._source_crops(), self._target_crops(), self.seed, self.on_error)
         rank, processes = self._share
         step = 0 if self.trainer is None else self.trainer.global_step
         start = step * self.batch_size * processes
-        numbers = Numbers(start, self.batch_size, rank, processes)
+        numbers = EndlessBatchSampler(start, self.batch_size, rank, processes)
         return Batches(self._loader(draws, numbers), as_batch, self._device, self.skipped)
 
     def val_dataloader(self) -> Batches[Labelled] | list[Any]:
-        """Whole labelled images, one at a time; each process has its share of them."""
+        """Return whole labelled images, one at a time; each process has its share of them."""
         validation = self._opened.validation
         if validation is None:
             return []
         rank, processes = self._share
-        whole = Whole(validation, self.target_resize, self.on_error == "skip")
-        numbers = [[i] for i in range(rank, len(whole), processes)]
-        return Batches(self._loader(whole, numbers), as_labelled, self._device, self.skipped)
+        images = ValidationSet(validation, self.target_resize, self.on_error == "skip")
+        numbers = [[i] for i in range(rank, len(images), processes)]
+        return Batches(self._loader(images, numbers), as_labelled, self._device, self.skipped)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Say at the end what was passed over."""
+        """Warn at the end of files that were skipped."""
         faults = Counter(str(error) for error in self.skipped)
         if stage == "fit" and faults:
             log.warning(
@@ -270,20 +276,20 @@ class UDAData(L.LightningDataModule):
 def labelled_images(
     data: str, classes: str | None = None, *, resize: Size | None = None, workers: int = 0
 ) -> tuple[Batches[Labelled], LabelSpace]:
-    """Labelled images, one at a time, and their classes; to score a model on them.
+    """Open labelled images to score a model on; return them, one at a time, and their classes.
 
     Args:
         data: `[FORMAT[/SPLIT]:]PATH`.
-        classes: The classes to speak of; None: the data set's own.
-        resize: Scale images and labels to fit into this; None: as they are.
-        workers: Processes that load.
+        classes: The classes to score; None: the data set's own.
+        resize: Scale images and labels to fit into this; None: leave them as they are.
+        workers: Processes that load, at most one per core.
 
     Raises:
         PipaError: A file is not where it should be, or (later) unreadable.
     """
     images, labels = open_labelled(data, classes)
     loader: DataLoader[Any] = DataLoader(
-        Whole(images, resize, skip=False),  # type: ignore[arg-type]
+        ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
         num_workers=min(workers, available_cores()),
         collate_fn=collate,
     )

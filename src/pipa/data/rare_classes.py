@@ -1,7 +1,7 @@
-"""Rare class sampling (DAFormer): statistics of the source's classes, and draws by them.
+"""Rare class sampling (DAFormer, CVPR 2022): statistics of the source, and draws by them.
 
-The statistics are read once from all labels, over all cores, and kept in a file that knows which
-labels it was made of: a changed data set is noticed.
+The statistics are read once from all labels, over all cores, and kept in a file whose name depends
+on these labels: those of a changed data set are counted anew.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class ClassCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class RareClasses:
-    """Draws a class, the rarer the likelier, and an image that holds enough of it.
+    """Draws a class (the rarer, the likelier) and an image that holds enough of it.
 
     Args:
         counts: What the labels hold; a class that is absent from all of them is never drawn.
@@ -65,14 +65,14 @@ class RareClasses:
         object.__setattr__(self, "_tables", (chances.cumsum(), thresholds, images))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """An image, the class that it was chosen for, and the class's `min_pixels`."""
+        """Draw an image; return it, the class that it was chosen for, and the class's threshold."""
         heights, thresholds, images = self._tables  # type: ignore[attr-defined]
         chosen = int(np.searchsorted(heights, rng.random() * heights[-1], side="right"))
         fit = images[chosen]
         return int(fit[rng.integers(len(fit))]), chosen, int(thresholds[chosen])
 
     def thresholds(self) -> Int[np.ndarray, " k"]:
-        """`min_pixels` of each class."""
+        """Return the `min_pixels` of each class."""
         pixels, area = self.counts
         share = min(1.0, area[area > 0].mean() / MIN_PIXELS_OF)
         start = round(MIN_PIXELS * share) if self.min_pixels is None else self.min_pixels
@@ -86,7 +86,7 @@ class RareClasses:
 def class_probabilities(
     counts: Int[np.ndarray, "n k"], temperature: float
 ) -> Float[np.ndarray, " k"]:
-    """Probability of drawing each class: P(c) ~ exp((1 - f_c) / T) over the classes that occur.
+    """Return the probability of each class: P(c) ~ exp((1 - f_c) / T) over those that occur.
 
     Args:
         counts: Pixels of each class in each image.
@@ -110,15 +110,16 @@ def class_probabilities(
 def class_counts(
     images: Segmentation, names: Sequence[str], skipped: list[PipaError] | None = None
 ) -> ClassCounts:
-    """Pixels of each class in each label, from the file beside the data or from the labels.
+    """Count the pixels of each class in each label, or read what was counted before.
 
-    The file is written beside the data (`.pipa/`), or in the user's cache where that is not
-    possible, whole or not at all.
+    The counts are kept beside the data (in `.pipa/`), or in the user's cache if that is not
+    possible.
 
     Args:
         images: A data set with labels.
         names: Names of the classes.
-        skipped: Takes the faults; a faulty label then counts as empty. None: faults are raised.
+        skipped: The list that faults are added to; a faulty label then counts as empty. None: a
+            fault is raised.
 
     Raises:
         PipaError: A label is faulty.
@@ -142,7 +143,7 @@ def class_counts(
 
 
 def absent(counts: ClassCounts, names: Sequence[str]) -> list[str]:
-    """Names of the classes that no label holds."""
+    """Return the names of the classes that no label holds."""
     totals = counts.pixels.sum(axis=0)
     return [name for name, total in zip(names, totals, strict=True) if not total]
 
@@ -168,7 +169,7 @@ def _count(images: Segmentation, classes: int) -> tuple[ClassCounts, list[PipaEr
 
 
 def _key(images: Segmentation, names: Sequence[str]) -> str:
-    """A name that changes with the labels' paths, sizes and times, and with the class table."""
+    """Return a name that depends on the labels' paths, sizes and times, and on the class table."""
     assert images.table is not None
     digest = hashlib.sha256(repr((names, sorted(images.table.ids.items()))).encode())
     digest.update(repr(sorted(images.table.colours.items())).encode())
@@ -194,7 +195,7 @@ def _read(path: Path, images: int, classes: int) -> ClassCounts | None:
 
 
 def _write(places: Sequence[Path], name: str, data: bytes) -> None:
-    """Keep the file in the first place that takes it; without one, count again next time."""
+    """Write the file to the first place where that is possible; if none is, do without."""
     for place in places:
         try:
             there = next(folder for folder in place.parents if folder.exists())

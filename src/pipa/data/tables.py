@@ -1,4 +1,4 @@
-"""Class tables that people write: `classes.yaml`, a list of names, or nothing at all.
+"""Class tables that users write: `classes.yaml`, or a list of names.
 
     0: {name: sky, color: [128, 128, 128], cityscapes: [10]}
     1: {name: building, color: [128, 0, 0], cityscapes: [2]}
@@ -28,7 +28,7 @@ _EXAMPLE = (
 
 
 def class_table(text: str) -> ClassTable:
-    """The table that the option `classes` names.
+    """Return the table that the option `classes` names.
 
     Args:
         text: "cityscapes", a path of a class table or of the folder that holds it, or names
@@ -53,7 +53,7 @@ def class_table(text: str) -> ClassTable:
 
 
 def find_table(root: Path) -> ClassTable | None:
-    """The table in a folder or its parent; None where there is none."""
+    """Read the table in a folder or in its parent; None if there is none."""
     for folder in (root, root.absolute().parent):
         if (folder / FILE).is_file():
             return read_table(folder / FILE)
@@ -64,7 +64,7 @@ def read_table(path: Path) -> ClassTable:
     """Read a class table.
 
     Raises:
-        PipaError: The file is no YAML, or says something else than classes.
+        PipaError: The file is no YAML, or holds something else than classes.
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -81,16 +81,16 @@ def read_table(path: Path) -> ClassTable:
 
 
 def named(names: tuple[str, ...], origin: str) -> ClassTable:
-    """Ids 0..k-1 with these names and distinct colours."""
+    """Return a table of the ids 0..k-1 with these names and distinct colours."""
     return ids_table(LabelSpace(names, distinct_colours(len(names))), origin)
 
 
 def no_table(root: Path, found: list[str]) -> PipaError:
-    """What to say about labels that nobody named.
+    """Return the error about a data set without a class table.
 
     Args:
         root: The data set's folder.
-        found: Ids, or colours, that its first label files hold.
+        found: The ids, or colours, in its first label files.
     """
     ids = ", ".join(found[:20])
     names = ",".join(f"name{i}" for i in range(max(2, len(found))))
@@ -129,7 +129,7 @@ def _entry(value: Any, path: Path) -> dict[str, Any]:
 
 
 def _table(entries: dict[int, dict[str, Any]], ignored: Any, path: Path) -> ClassTable:
-    """Classes in the order of their ids; colours for those that have none."""
+    """Build the table, with the classes in the order of their ids; choose missing colours."""
     if len(entries) > 250:
         raise PipaError(f"{len(entries)} classes; at most 250 are possible", path)
     spare = distinct_colours(len(entries))

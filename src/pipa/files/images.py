@@ -26,9 +26,9 @@ LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff"])
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types of PNG
 
-# A loader's process is a fork, and would wait for ever for the threads that OpenCV had before it.
+# A loader's process is a fork: it would wait for ever for threads that OpenCV had before the fork.
 cv2.setNumThreads(0)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say it, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say the same, once
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -45,7 +45,7 @@ def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "
     """Read a label file as it is: palette indices, grey values, or channels, 8 or 16 bits.
 
     Returns:
-        (h, w) for palette and grey files; (h, w, 3) or (h, w, 4) in the order R G B A else.
+        (h, w) for palette and grey files; (h, w, 3) or (h, w, 4) in the order R G B A otherwise.
 
     Raises:
         PipaError: The file is missing, empty, truncated or no image.
@@ -65,7 +65,7 @@ def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width; of PNG from the first bytes only.
+    """Return height and width; of a PNG by its first bytes only.
 
     Raises:
         PipaError: The file is missing, empty or no image.
@@ -85,7 +85,7 @@ def write_png(
     """Write a PNG, whole or not at all.
 
     Args:
-        path: Where; an existing file is replaced.
+        path: File to write; an existing one is replaced.
         array: RGB, grey values, or ids.
         palette: Colours of the ids 0..k-1, k <= 256; the file then holds ids (h, w) that any viewer
             shows in colour.
@@ -129,7 +129,7 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
 
 
 def _is_complete(data: UInt8[np.ndarray, " n"]) -> bool:
-    """Whether PNG and JPEG have their end; OpenCV fills up what is missing without a word."""
+    """Return whether PNG and JPEG have their end; OpenCV fills up what is missing, silently."""
     if data[:8].tobytes() == _PNG:
         return b"IEND" in data[-4096:].tobytes()
     if data[:3].tobytes() == b"\xff\xd8\xff":
@@ -146,7 +146,7 @@ def _png_depth_and_kind(data: UInt8[np.ndarray, " n"]) -> tuple[int, int]:
 
 
 def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " m"]:
-    """The same PNG, but its palette indices are grey values: OpenCV would give the colours."""
+    """Change a PNG so that its palette indices are grey values: OpenCV would give the colours."""
     kept = [np.frombuffer(_PNG, np.uint8)]
     for name, start, end in _chunks(data):
         if name == b"IHDR":

@@ -1,4 +1,4 @@
-"""Class ids as colours: alone, over the image that they belong to, and where nobody chose colours.
+"""Class ids as colours: alone, or over an image; and colours for classes that have none.
 
 NumPy only, so that a server that predicts needs no plotting library.
 """
@@ -47,7 +47,7 @@ def overlay(
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours for classes that have none: hues a golden angle apart, in four lightnesses."""
+    """Choose colours for classes that have none: hues a golden angle apart, in four lightnesses."""
     chosen = []
     for i in range(count):
         lightness = (0.4, 0.64, 0.52, 0.76)[i % 4]

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterator[Result]:
-    """Results of `work(0) .. work(count - 1)`, in order; with a progress bar on a terminal.
+    """Yield `work(0) .. work(count - 1)`, in order; show a progress bar on a terminal.
 
     Threads are enough, since OpenCV reads and counts without Python's lock, and they need neither
     a main guard nor copies of the data set.
@@ -33,7 +33,7 @@ def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterato
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which a container or a job may limit."""
+    """Return how many cores this process may use; a container or a job may limit them."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

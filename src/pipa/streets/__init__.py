@@ -1,8 +1,8 @@
 """Streets: the built-in procedural benchmark.
 
 Perspective street scenes with Cityscapes' train ids in two looks, `game` (the labelled source) and
-`camera` (the target), deterministic from a seed. Of the 19 classes,
-train and motorcycle are absent.
+`camera` (the target). A seed decides everything. Of the 19 classes, train and motorcycle are
+absent.
 """
 
 from typing import TYPE_CHECKING, Any

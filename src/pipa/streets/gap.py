@@ -35,7 +35,7 @@ class Look:
     light: float
     """Standard deviation of the logarithm of the exposure, image by image."""
     warmth: float
-    """The same of red against blue."""
+    """Standard deviation of the logarithm of a factor on red, and of its inverse on blue."""
     contrast: float
     """Factor about the mean of the image."""
     blur: float
@@ -52,12 +52,12 @@ class Look:
     """Standard deviation in degrees."""
 
     def towards(self, other: "Look", gap: float) -> "Look":
-        """The look at `gap`, 0..1, of the way to another."""
+        """Return the look at the share `gap`, 0..1, of the way to another."""
         ends = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Look(*(start * (1 - gap) + end * gap for start, end in ends))
 
     def camera(self, pose: Pose, size: tuple[int, int]) -> Camera:
-        """The camera for a map of `size` rows and columns."""
+        """Return the camera for a map of `size` rows and columns."""
         view = math.radians(pose.view + self.wider)
         return Camera(
             x=pose.x,
@@ -91,11 +91,11 @@ def develop(
     """Turn a map of faces into a picture at half its resolution.
 
     Args:
-        faces: What is seen where.
-        camera: With which it was painted.
+        faces: The map.
+        camera: The camera that it was painted with.
         plan: Where the street's edges are; for patterns and shadows.
         look: The domain.
-        rng: Exposure, offsets of patterns, noise. The number of draws does not depend on the look.
+        rng: Draws exposure, offsets of patterns, noise; as often for every look.
     """
     size = (camera.size[0] // SUPERSAMPLING, camera.size[1] // SUPERSAMPLING)
     warmth, exposure = rng.standard_normal(2).tolist()

@@ -27,7 +27,8 @@ def street(
     occur; litter bins have no class.
 
     Args:
-        seed: Of everything, 0 or more. Same seed, same pixels on one machine and OpenCV version.
+        seed: Decides everything; 0 or more. The same seed gives the same pixels on one machine and
+            OpenCV version.
         domain: "game" (the labelled source) or "camera" (the target).
         height: Rows, at least 32.
         width: Columns, at least 32; twice the height shows the scene as meant.

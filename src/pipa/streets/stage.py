@@ -18,8 +18,8 @@ def build(scene: Scene, rng: np.random.Generator) -> World:
     """All faces of a scene.
 
     Args:
-        scene: What is where.
-        rng: For what does not matter to the layout: skylines, which windows are there.
+        scene: What stands where.
+        rng: Draws what does not matter to the layout: skylines, which windows are there.
     """
     world = World()
     _backdrop(world, rng, scene.plan.tint)

@@ -26,7 +26,7 @@ class Rays:
     """The directions in which an image's pixels look, roll taken out, and what they meet."""
 
     def __init__(self, camera: Camera, size: tuple[int, int]) -> None:
-        """Args: the camera in pixels of the map, and the image's rows and columns."""
+        """Take the camera in pixels of the map, and the image's rows and columns."""
         per_pixel = camera.size[0] / size[0]
         row = np.arange(size[0], dtype=np.float32)[:, None] * np.float32(per_pixel)
         column = np.arange(size[1], dtype=np.float32) * np.float32(per_pixel)
@@ -68,8 +68,8 @@ def pattern(
 
     Args:
         kinds: The `Texture` of each pixel.
-        rays: Of the same image.
-        horizon: Its row as a share of the height.
+        rays: The rays of the same image.
+        horizon: Row of the horizon as a share of the height.
         fronts: x of the left and the right façades, in metres.
         rng: Draws the offsets.
     """
@@ -148,7 +148,7 @@ def _cells(seed: int, size: tuple[float, float], offset: float) -> Plane:
     """Bricks or slabs: one value per cell, dark joints.
 
     Args:
-        seed: Of the values.
+        seed: Decides the values.
         size: Metres of a cell, rows and columns.
         offset: Share of a cell by which every other row is moved.
     """

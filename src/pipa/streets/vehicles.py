@@ -141,7 +141,7 @@ def _wheel(sketch: Sketch, x: float, z: float, radius: float, tyre: str, hub: st
 def _tyres(
     sketch: Sketch, half: float, z0: float, z1: float, name: str, radius: float = 0.3
 ) -> None:
-    """What of the wheels is seen below the bumpers, at both ends."""
+    """Draw what is seen of the wheels below the bumpers, at both ends."""
     for x in (-half + 0.05, half - 0.4):
         low = prism((x, x + 0.35, z0, z1), (x, x + 0.35, z0, z1), (0.0, radius))
         for side in ("rear", "front"):

@@ -1,4 +1,4 @@
-"""Streets on disk, in the plain folder layout: the same files go the way of users' own data.
+"""Streets on disk, in the plain folder layout, so that it is read like users' own data.
 
 classes.yaml; source/{images,labels}; target/images; val/{images,labels}; test/{images,labels}. The
 target has no labels: nothing could read them by accident. Each split has seeds of its own.
@@ -67,17 +67,17 @@ def write_streets(
     The files depend on the arguments alone, not on the number of processes.
 
     Args:
-        folder: Where; new or empty.
+        folder: Folder to write to; new or empty.
         source: Number of labelled images with the game's look.
         target: Number of images, without labels, with the camera's look.
         validation: Number of labelled images with the camera's look, in `val`.
-        test: The same, in `test`.
+        test: Number of labelled images with the camera's look, in `test`.
         height: Rows of each image.
         width: Columns of each image.
         gap: How far the camera's look is from the game's, 0..1.
-        seed: Another seed, entirely other streets.
-        workers: Processes; 1 draws in this one.
-        progress: Called with the number of images that are ready, and of all.
+        seed: Decides everything; another seed draws entirely other streets.
+        workers: Processes that draw; 1: this one.
+        progress: Called with the number of images that are ready, and the number of all.
 
     Raises:
         PipaError: The folder holds something or cannot be written; a number is out of range.
