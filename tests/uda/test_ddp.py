@@ -16,6 +16,7 @@ from builders import folder
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+import pipa
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.module import UDAData
 from pipa.run.engine import build_trainer
@@ -101,8 +102,8 @@ def run(world: int) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """For a fresh process: where this folder's modules are; nothing of Lightning's."""
-    path = os.pathsep.join(str(Path(__file__).parents[i]) for i in (0, 1))
+    """For a fresh process: where `pipa` and the tests' modules are; nothing of Lightning's."""
+    path = os.pathsep.join(map(str, (Path(pipa.__file__).parents[1], Path(__file__).parents[1])))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
