@@ -17,6 +17,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from pipa.losses import patch_contrast
+from pipa.losses.bank_mass import BLOCK
 from pipa.losses.patch_contrast import align
 
 ARRAYS, META = golden("patch_contrast")
@@ -76,6 +77,36 @@ def test_its_gradient_is_that_of_the_definition():
     assert gradcheck(
         lambda a, b: patch_contrast(a, second, b, *rest, temperature=0.5), (first, bank)
     )
+
+
+def both_ways(first, second, bank, label_1, label_2, bank_label, sure_1, sure_2):
+    """Both directions for every place, whether it learns there or not: twice the work."""
+
+    def direction(query, goal, label, learns):
+        positive = (query * goal.detach()).sum(dim=1) / 0.1
+        mask = (label[:, None] != bank_label) & (bank_label != 255)
+        mass = (query @ bank.T / 0.1).masked_fill(~mask, -1e30).logsumexp(dim=1)
+        loss = -torch.log(torch.exp(positive - torch.logaddexp(positive, mass)) + 1e-8)
+        return (loss.clamp(min=0) * learns).sum() / learns.sum().clamp(min=1)
+
+    forth = direction(first, second, label_1, (sure_2 > 0.9) & (sure_1 < sure_2))
+    return forth + direction(second, first, label_2, (sure_1 > 0.9) & (sure_2 < sure_1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_direction_has_the_value_and_the_gradients_of_both(seed):
+    """Of more places than are compared with the bank at a time."""
+    n = BLOCK + 100
+    arguments = example(n=n, m=30, seed=seed)
+    arguments[-1][::7] = arguments[-2][::7]  # ties
+    views = [view.requires_grad_() for view in arguments[:3]]
+    found, expected = patch_contrast(*arguments), both_ways(*arguments)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-10)
+    gradients = zip(
+        torch.autograd.grad(found, views), torch.autograd.grad(expected, views), strict=True
+    )
+    for one, other in gradients:
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("case", ["fresh", "second", "full", "chunk"])

@@ -1,8 +1,8 @@
 """Patch-wise contrast between two overlapping crops of target images (PiPa, `L_Patch`).
 
 The same place seen in two crops is the positive; negatives are rows of a bank. Moving the second
-crop onto the first one's grid is here; the softmax is in `info_nce`; the projection head and the
-bank belong to `PatchTerm`.
+crop onto the first one's grid is here; the softmax is in `info_nce` and `bank_mass`; the projection
+head and the bank belong to `PatchTerm`.
 """
 
 import math
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipa.batch import IGNORE_INDEX
-from pipa.losses.info_nce import at_least_float32, info_nce, scaled_similarity
+from pipa.losses.bank_mass import bank_mass
+from pipa.losses.info_nce import at_least_float32, info_nce
 from pipa.losses.masked_mean import masked_mean
 
 FLOOR = 1e-8
@@ -34,8 +34,10 @@ def patch_contrast(
     """`L_Patch` of places that two crops share, in both directions, computed in float32.
 
     At each place the less confident view learns from the more confident one, which is a constant
-    there. The functional form is that of the release (PiPa@mmseg/models/uda/dacs.py, which has it
-    from CAC, Lai et al., CVPR 2021); the paper's formula has no labels and no confidence.
+    there, so only that direction is computed. Where both views are equally confident, as two
+    probabilities that round to 1.0 are, neither learns. The functional form is that of the release
+    (PiPa@mmseg/models/uda/dacs.py, which has it from CAC, Lai et al., CVPR 2021); the paper's
+    formula has no labels and no confidence.
 
     Args:
         first: Unit vectors of the places in the first crop.
@@ -54,14 +56,22 @@ def patch_contrast(
         Loss of the first crop plus loss of the second, each a mean over the places where that
         crop learns; exactly 0 with a gradient of 0 where none does.
     """
-    first_loss = one_way(first, second, bank, first_label, bank_label, temperature)
-    second_loss = one_way(second, first, bank, second_label, bank_label, temperature)
-    first_learns = (second_confidence > threshold) & (first_confidence < second_confidence)
-    second_learns = (first_confidence > threshold) & (second_confidence < first_confidence)
-    return masked_mean(first_loss, first_learns) + masked_mean(second_loss, second_learns)
+    first_learns = first_confidence < second_confidence
+    second_learns = second_confidence < first_confidence  # where both are equal, neither does
+    sure = torch.maximum(first_confidence, second_confidence) > threshold
+    at_first = first_learns[:, None]
+    loss = place_loss(
+        torch.where(at_first, first, second),
+        torch.where(at_first, second, first),
+        bank,
+        torch.where(first_learns, first_label, second_label),
+        bank_label,
+        temperature,
+    )
+    return masked_mean(loss, sure & first_learns) + masked_mean(loss, sure & second_learns)
 
 
-def one_way(
+def place_loss(
     query: Float[Tensor, "n d"],
     goal: Float[Tensor, "n d"],
     bank: Float[Tensor, "m d"],
@@ -72,8 +82,8 @@ def one_way(
     """Loss of each place of `query`, drawn to `goal`, which does not move."""
     query, goal = at_least_float32(query), at_least_float32(goal).detach()
     positive = (query * goal).sum(dim=1, keepdim=True) / temperature
-    is_negative = (label[:, None] != bank_label) & (bank_label != IGNORE_INDEX)
-    loss = info_nce(positive, scaled_similarity(query, bank, temperature), is_negative)[:, 0]
+    mass = bank_mass(query, bank, label, bank_label, temperature)
+    loss = info_nce(positive, mass)[:, 0]
     floor = torch.full_like(loss, math.log(FLOOR))
     return -torch.logaddexp(-loss, floor).clamp(max=0)  # at most log 1, also with the floor
 

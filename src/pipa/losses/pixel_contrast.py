@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Real
 from torch import Generator, Tensor
 
 from pipa.batch import IGNORE_INDEX
-from pipa.losses.info_nce import info_nce, scaled_similarity
+from pipa.losses.info_nce import info_nce, negative_mass, scaled_similarity, self_similarity
 from pipa.losses.masked_mean import masked_mean
 
 
@@ -75,24 +75,26 @@ def contrast_anchors(
         The loss; exactly 0 with a gradient of 0 where there is one class, or no pair, only.
     """
     valid = valid & (label != IGNORE_INDEX)
-    others, other_label, other_valid = rows, label, valid
+    logits = self_similarity(rows, temperature)
+    other_label, other_valid = label, valid
     if bank is not None:
         assert bank_label is not None, "a bank comes with its labels"
-        others = torch.cat([rows, bank.detach().to(rows.dtype)])
+        with_bank = scaled_similarity(rows, bank.detach().to(rows.dtype), temperature)
+        logits = torch.cat([logits, with_bank], dim=1)
         other_label = torch.cat([label, bank_label])
         other_valid = torch.cat([valid, bank_label != IGNORE_INDEX])
-    logits = scaled_similarity(rows, others, temperature)
     both = valid[:, None] & other_valid
     same = label[:, None] == other_label
-    itself = torch.eye(len(rows), len(others), dtype=torch.bool, device=rows.device)
-    positive, negative = both & same & ~itself, both & ~same
+    negative = both & ~same
+    positive = both & same
+    positive.diagonal().zero_()  # an anchor is no positive of itself
     if similarity is not None:
         positive = highest(-logits.detach(), positive, similarity)
         negative = highest(logits.detach(), negative, similarity)
 
-    loss = info_nce(logits, logits, negative)
+    loss = info_nce(logits, negative_mass(logits, ~negative))
     positives = positive.sum(dim=1)
-    of_anchor = (loss * positive).sum(dim=1) / positives.clamp(min=1)
+    of_anchor = (loss * positive.to(loss.dtype)).sum(dim=1) / positives.clamp(min=1)
     return masked_mean(of_anchor, positives > 0)
 
 
