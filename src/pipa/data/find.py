@@ -7,15 +7,13 @@
 - `my_module.my_function:/data/mine`: a function of the user's own, see `data_sets`.
 """
 
-import importlib
 import inspect
-import os
-import sys
 from pathlib import Path
 
 from pipa.data.data_sets import DATA_SETS, TRAIN_VAL, DataSet, Role
 from pipa.data.layouts import Files
 from pipa.errors import PipaError
+from pipa.files.imports import import_name
 
 
 def find(spec: str, role: Role, default: str = "folder") -> Files:
@@ -105,16 +103,12 @@ def imported(name: str) -> DataSet:
     Raises:
         PipaError: The function cannot be imported, or takes other arguments.
     """
-    if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
-        sys.path.append(os.getcwd())
-    module, _, function = name.rpartition(".")
+    found = import_name(name)
     remedy = "It must be a function (root, split, labelled) -> Files; see pipa.data.data_sets."
     try:
-        found = getattr(importlib.import_module(module), function)
         inspect.signature(found).bind(Path(), "train", True)
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PipaError(f"cannot be used as a data set ({reason})", name, remedy) from error
+    except TypeError as error:
+        raise PipaError(f"cannot be used as a data set ({error})", name, remedy) from error
     known = (entry for entry in DATA_SETS.values() if entry.list_files is found)
 
     def checked(root: Path, split: str, labelled: bool) -> Files:

@@ -48,4 +48,4 @@ def source_pixels(
         PipaError: A label is faulty.
     """
     images, labels = open_labelled(source, classes, role="source", default=format)
-    return np.asarray(class_counts(images, labels.names).sum(axis=0))
+    return np.asarray(class_counts(images, labels.names).pixels.sum(axis=0))

@@ -8,12 +8,11 @@ from typing import Any
 from pipa.errors import PipaError
 
 
-def import_name(name: str, option: str) -> Any:
+def import_name(name: str) -> Any:
     """Import MODULE.ATTRIBUTE; the folder where the command was typed is searched as well.
 
     Args:
         name: The dotted name.
-        option: The option that holds it, for the error.
 
     Raises:
         PipaError: There is no such module, it fails to import, or it has no such attribute.
@@ -25,6 +24,6 @@ def import_name(name: str, option: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may fail in any way
-        problem = f"{name} cannot be imported ({type(error).__name__}: {error})"
+        problem = f"cannot be imported ({type(error).__name__}: {error})"
         remedy = "Give MODULE.NAME of a module in this folder or on PYTHONPATH."
-        raise PipaError(problem, option, remedy) from error
+        raise PipaError(problem, name, remedy) from error

@@ -184,7 +184,7 @@ def import_term(name: str) -> Term:
     where = "--method.terms"
     if "." not in name:
         raise PipaError(f"no term is called {name}", where, f"Terms: {', '.join(TERMS)}.")
-    found = import_name(name, where)
+    found = import_name(name)
     if not (isinstance(found, type) and issubclass(found, SourceTerm | TargetTerm)):
         raise PipaError(f"{name} is no SourceTerm and no TargetTerm", where)
     try:
