@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pipa.uda.pipa_terms import PixelTerm
+from pipa.uda.terms import PixelTerm
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pipa.data.module import UDAData
 from pipa.models.checkpoint import read_checkpoint
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput
+from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
@@ -75,6 +75,7 @@ def build_trainer(
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
             FiniteGuard(),
+            PseudoLabels(data.labels.names),
             Pictures(data.labels.colours, every=every),
             ModelCheckpoint(
                 out / "checkpoints",

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from pipa.batch import Needs
 from pipa.classes import LabelSpace
@@ -38,6 +39,10 @@ from pipa.uda.teacher import PseudoWeight
 from pipa.uda.terms import TERMS, SourceTerm, TargetTerm, Term
 
 log = logging.getLogger("pipa")
+
+
+MANY_CLASSES = 5
+"""From so many classes on, pasting half of them keeps a scene together (`mix: auto`)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class MethodOptions:
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 to 1; 0: no.
         mix: What of a source image is pasted onto a target image: class, half of its classes (the
-            papers; needs more than two classes); rectangle; none.
+            papers; needs more than two classes); rectangle; none; auto: class where there are five
+            classes or more, else rectangle.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
@@ -121,7 +127,7 @@ class MethodOptions:
     confidence: float = 0.968
     pseudo_weight: PseudoWeight = "share"
     align_shares: float = 0.0
-    mix: Mix = "class"
+    mix: Mix | Literal["auto"] = "class"
     start: int = 0
     jitter_source: bool = False
     style: Style = "none"
@@ -240,6 +246,9 @@ def build_method(
             raise PipaError(reason, f"term {term.name}", "Take it out of --method.terms.")
         else:
             log.info("%s is left out: %s", term.name, reason)
+    own = {name: getattr(options, name) for name in options.recipe.options}
+    if own.get("mix") == "auto":
+        own["mix"] = "class" if labels.num_classes >= MANY_CLASSES else "rectangle"
     return options.recipe.step(
         student,
         labels,
@@ -250,7 +259,7 @@ def build_method(
         jitter_source=options.jitter_source,
         style=options.restyle,
         seed=seed,
-        **{name: getattr(options, name) for name in options.recipe.options},
+        **own,
     )
 
 

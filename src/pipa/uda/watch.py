@@ -1,7 +1,9 @@
 """Watching a run: progress, throughput, pictures, a guard. Nothing here can change training."""
 
+import logging
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 from pipa.batch import Batch
 from pipa.errors import PipaError
 from pipa.uda.method import Method
+
+log = logging.getLogger(__name__)
 
 
 class Progress(TQDMProgressBar):
@@ -70,6 +74,71 @@ class FiniteGuard(Callback):
                     f"{name} is {float(value)} at step {trainer.global_step}",
                     remedy="Lower --optim.lr or the weight of that term, or train in float32.",
                 )
+
+
+class PseudoLabels(Callback):
+    """Logs what pseudo-labels hold, and warns once of a class that vanishes or swallows others.
+
+    The first pseudo-labels are what the source-only student predicts: classes are compared with
+    their shares there. Logs `pseudo/weight`, the mean weight, and the share of each class.
+
+    Args:
+        names: Of the classes.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.count: Tensor | None = None
+        self.weight: Tensor | float = 0.0
+        self.steps = 0
+        self.first: list[float] | None = None
+        self.warned = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Count on the device; read the counts when logs are made."""
+        last = module.last_step if isinstance(module, Method) else None
+        if last is None or last.pseudo is None:
+            return
+        label = last.pseudo.label.flatten()
+        if self.count is None:
+            self.count = torch.zeros(len(self.names), device=label.device)
+        self.count.scatter_add_(0, label, torch.ones_like(label, dtype=self.count.dtype))
+        self.weight = self.weight + last.pseudo.weight.mean()
+        self.steps += 1
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            shares = (self.count / self.count.sum()).tolist()
+            logged = {f"pseudo/{name}": s for name, s in zip(self.names, shares, strict=True)}
+            module.log_dict(logged | {"pseudo/weight": self.weight / self.steps})
+            self._compare(shares)
+            self.count, self.weight, self.steps = None, 0.0, 0
+
+    def _compare(self, shares: list[float]) -> None:
+        """Warn, once, of a class that is as good as gone or has grown threefold."""
+        if self.first is None:
+            self.first = shares
+        found = [
+            f"{name} {'vanished' if now < before else 'swallows others'} "
+            f"({100 * before:.1f} -> {100 * now:.1f} %)"
+            for name, before, now in zip(self.names, self.first, shares, strict=True)
+            if (before >= 0.005 and now < before / 20) or (now > 0.3 and now > 3 * before)
+        ]
+        if found and not self.warned:
+            self.warned = True
+            log.warning(
+                "the pseudo-labels degrade: %s; try --method.pseudo_weight balanced, "
+                "--method.mix rectangle, or a later --method.start",
+                ", ".join(found),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first shares travel with checkpoints."""
+        return {"first": self.first, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self.first, self.warned = state_dict["first"], state_dict["warned"]
 
 
 class Pictures(Callback):
