@@ -38,6 +38,8 @@ class Backbone(nn.Module, ABC):
     """
 
     encoder: Any
+    cpu_layout = torch.contiguous_format
+    """The memory format that it is fastest in on a CPU: see `use_fast_layout`."""
     frozen = freeze_norms = False
 
     def __init__(
@@ -137,6 +139,7 @@ class MobileNetV2(Backbone):
         frozen: Train nothing, and stay in evaluation mode.
     """
 
+    cpu_layout = torch.channels_last
     LEVELS = (1, 4, 11, 15)  # the last block before each block of stride 2, and the last of all
 
     def __init__(self, encoder: Any, *, freeze_norms: bool, frozen: bool) -> None:

@@ -27,6 +27,8 @@ class DAFormerHead(nn.Module):
         dropout: Share of fused channels dropped in training (paper: 0.1).
     """
 
+    cpu_layout = torch.contiguous_format
+
     def __init__(
         self,
         channels: Sequence[int],
@@ -48,6 +50,9 @@ class DAFormerHead(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
         """Logits on the grid of the first map."""
+        # A map in channels_last would bring the stack, and its slow convolutions, into that layout.
+        layout = self.cpu_layout if features[0].is_cpu else torch.preserve_format
+        features = [map_.to(memory_format=layout) for map_ in features]
         stack = stacked(self.embed, features)
         logits: Tensor = self.classify(self.dropout(self.fuse(stack)))
         return logits
@@ -58,7 +63,9 @@ def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c 
     size = features[0].shape[-2:]
     embedded = [layer(map_) for layer, map_ in zip(embed, features, strict=True)]
     finest, *coarser = embedded
-    return torch.cat([finest, *(F.interpolate(e, size, mode="bilinear") for e in coarser)], dim=1)
+    # Autocast interpolates in float32, and one such map would make the whole stack float32.
+    coarser = [F.interpolate(e, size, mode="bilinear").to(finest.dtype) for e in coarser]
+    return torch.cat([finest, *coarser], dim=1)
 
 
 class _ASPP(nn.Module):

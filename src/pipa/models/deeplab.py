@@ -28,6 +28,8 @@ class DeepLabV2Head(nn.Module):
         dilations: Of the 3x3 convolutions.
     """
 
+    cpu_layout = torch.contiguous_format
+
     def __init__(
         self, channels: Sequence[int], num_classes: int, *, dilations: Sequence[int] = DILATIONS
     ) -> None:

@@ -6,6 +6,7 @@ are small themselves: on CPU, DAFormer's decoder would cost twice as much as the
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +21,8 @@ class FPNHead(nn.Module):
         width: Channels of the sum.
         dropout: Share of its channels dropped in training.
     """
+
+    cpu_layout = torch.channels_last
 
     def __init__(
         self, channels: Sequence[int], num_classes: int, *, width: int = 48, dropout: float = 0.0

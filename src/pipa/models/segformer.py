@@ -5,6 +5,7 @@ Xie et al.: SegFormer (NeurIPS 2021), section 3.2.
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ class SegFormerHead(nn.Module):
             for B2 to B5).
         dropout: Share of fused channels dropped in training (SegFormer's code: 0.1).
     """
+
+    cpu_layout = torch.contiguous_format
 
     def __init__(
         self, channels: Sequence[int], num_classes: int, *, width: int = 256, dropout: float = 0.1

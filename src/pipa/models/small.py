@@ -7,6 +7,7 @@ extra pass over target images adapt the network, whatever the loss (a confound i
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +25,8 @@ class Small(Backbone):
         widths: Channels of each stage, multiples of 8.
         depths: Blocks of each stage.
     """
+
+    cpu_layout = torch.channels_last
 
     def __init__(self, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS) -> None:
         super().__init__(list(widths), {"widths": list(widths), "depths": list(depths)})
