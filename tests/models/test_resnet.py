@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from pipa.uda.terms import PixelTerm
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 
@@ -11,7 +10,7 @@ from pipa.batch import Labelled
 from pipa.errors import PipaError
 from pipa.models.backbones import settings_of
 from pipa.models.resnet import resnet
-from pipa.uda.terms import FeatureDistance
+from pipa.uda.terms import FeatureDistance, PixelTerm
 
 TINY = {"embedding_size": 8, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 3, 2]}
 

@@ -195,3 +195,31 @@ def test_hrda_refuses_crops_off_its_grid():
         create("hrda_small").analyse(random_image(100, 128))
     with pytest.raises(PipaError, match="not a multiple of 16"):
         pipa.create_segmenter("hrda_small", 3, detail=100)
+
+
+def test_hrda_looks_at_details_side_by_side_where_it_is_told_to():
+    """Windows that do not overlap: each place has the logits of the one crop that it lies in."""
+    model = create("hrda_small").eval()
+    nn.init.zeros_(model.attention_head.classify.weight)
+    nn.init.constant_(model.attention_head.classify.bias, 50.0)  # all trust to the detail
+    image = random_image(128, 192)
+    paper = model(image)
+    model.detail_stride = 64
+    with torch.no_grad():
+        found = model(image)
+        normal = model.normalise(image)
+        rows = [
+            torch.cat([model.head(model.backbone(p)) for p in row.split(64, dim=3)], dim=3)
+            for row in normal.split(64, dim=2)
+        ]
+        expected = nn.functional.interpolate(torch.cat(rows, dim=2), (128, 192), mode="bilinear")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, paper, atol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [0, -8, 12, 72])
+def test_hrda_refuses_detail_windows_with_gaps(stride):
+    with pytest.raises(PipaError, match=f"windows of HRDA are {stride} pixels apart"):
+        pipa.create_segmenter("hrda_small", 3, detail=64, detail_stride=stride)
+    model = pipa.create_segmenter("hrda_small", 3, detail=64, detail_stride=16)
+    assert pipa.create_segmenter(**model.config).detail_stride == 16

@@ -50,6 +50,15 @@ def test_each_image_of_a_batch_gets_its_own_windows():
     torch.testing.assert_close(whole, images * 2)
 
 
+def test_windows_of_half_precision_are_summed_in_float32():
+    """16 windows see the middle; a sum of 16 in bfloat16 would lose what a single one resolves."""
+    image = torch.full((1, 1, 28, 28), 1 / 3)
+    found = average_windows(lambda x: x.bfloat16(), image, window=16, stride=4)
+    assert found.dtype == torch.float32
+    one = torch.tensor(1 / 3).bfloat16().float()
+    torch.testing.assert_close(found, one.expand_as(found), rtol=1e-6, atol=0)
+
+
 def test_gradients_pass_through_windows():
     image = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(

@@ -67,7 +67,7 @@ def create_segmenter(
             earlier one.
         head: Arguments of the head: `width`, `dropout`; of deeplabv2 `dilations` alone.
         **options: Arguments of the segmenter: `window`, `stride`, `chunk`; of HRDA also `detail`,
-            `detail_weight`, `detail_chunk`.
+            `detail_weight`, `detail_chunk`, `detail_stride`.
 
     Raises:
         PipaError: The name or an option is not known, or the weights cannot be had.

@@ -32,12 +32,15 @@ class HRDA(Segmenter):
         detail_weight: Share of the detail's own logits in the loss (paper: lambda_d = 0.1).
         detail_chunk: Detail windows that go through the network together when the whole image is
             looked at; memory against speed. In training mode all do, as batch norms see them all.
+        detail_stride: Pixels from one detail window to the next when the whole image is looked at,
+            by a teacher and in use: a multiple of 8, at most `detail`. None: half of `detail`, as
+            the paper; `detail`: side by side, which is less than half of the work.
         window: Side of the window that slides over an image in `predict`; twice `detail` if None.
         stride: Pixels from one window to the next; `detail` if None.
         chunk: Windows that go through the network together in `predict`.
 
     Raises:
-        PipaError: `detail` is no multiple of 16.
+        PipaError: `detail` is no multiple of 16, or `detail_stride` is not possible.
     """
 
     generator: torch.Generator | None = None
@@ -52,12 +55,20 @@ class HRDA(Segmenter):
         detail: int = 512,
         detail_weight: float = 0.1,
         detail_chunk: int = 4,
+        detail_stride: int | None = None,
         window: int | None = None,
         stride: int | None = None,
         chunk: int = 1,
     ) -> None:
         if detail <= 0 or detail % 16:
             raise PipaError(f"the detail crop of HRDA is {detail}, not a multiple of 16", "detail")
+        between = detail // 2 if detail_stride is None else detail_stride
+        if between % COARSE or not 0 < between <= detail:
+            raise PipaError(
+                f"the detail windows of HRDA are {between} pixels apart",
+                "detail_stride",
+                f"Give a multiple of {COARSE} that is at most the detail crop, {detail}.",
+            )
         super().__init__(
             int(head.num_classes),  # type: ignore[arg-type]
             mean=backbone.mean,
@@ -68,6 +79,7 @@ class HRDA(Segmenter):
         )
         self.backbone, self.head, self.attention_head = backbone, head, attention_head
         self.detail, self.detail_weight, self.detail_chunk = detail, detail_weight, detail_chunk
+        self.detail_stride = detail_stride
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Fused logits of the whole and logits of one random detail crop, with their features.
@@ -113,10 +125,11 @@ class HRDA(Segmenter):
             lambda crops: self.head(self.backbone(crops)),
             image,
             window=self.detail,
-            stride=self.detail // 2,
+            stride=self.detail_stride or self.detail // 2,
             chunk=None if self.training else self.detail_chunk,
             cell=FINE,
         )
+        coarse, attention = coarse.to(fine.dtype), attention.to(fine.dtype)
         fused = _fuse(coarse, fine, attention, whole(image))
         logits = F.interpolate(fused, image.shape[-2:], mode="bilinear")
         return logits[..., :height, :width]

@@ -63,7 +63,9 @@ def average_windows(
     chunk: int | None = None,
     cell: int = 1,
 ) -> Float[Tensor, "b k _ _"]:
-    """Mean of what `function` answers for windows of `image`; peak memory grows with `chunk`.
+    """Mean of what `function` answers for windows of `image`, summed in float32 or wider.
+
+    Peak memory grows with `chunk`.
 
     Args:
         function: From crops (n, c, s, t) to logits (n, k, s / cell, t / cell).
@@ -81,7 +83,9 @@ def average_windows(
         some = boxes[first : first + step]
         answers = function(torch.cat([image[..., *box] for box in some])).chunk(len(some))
         if total is None:
-            total = answers[0].new_zeros(*answers[0].shape[:2], *count.shape)
+            # Half precision would round at every window; float64 stays what it is.
+            dtype = torch.promote_types(answers[0].dtype, torch.float32)
+            total = answers[0].new_zeros(*answers[0].shape[:2], *count.shape, dtype=dtype)
         for box, answer in zip(some, answers, strict=True):
             place = shrink(box, cell)
             total[..., *place] += answer
