@@ -79,6 +79,12 @@ class Plain(Backbone):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
+        return self.look(image)[0]
+
+    def look(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b _ _ _"]]:
+        """The four maps of the pyramid, and the map of the encoder that it stands on."""
         grid = [-(-side // 16) * self.patch for side in image.shape[-2:]]
         if grid != list(image.shape[-2:]):
             scaled = F.interpolate(image, grid, mode="bilinear", antialias=True)
@@ -91,7 +97,7 @@ class Plain(Backbone):
             feature = stage(map_)
             same = list(feature.shape[-2:]) == size
             features.append(feature if same else F.interpolate(feature, size, mode="bilinear"))
-        return features
+        return features, map_
 
     def blocks(self) -> list[nn.Module]:
         """The transformer blocks."""

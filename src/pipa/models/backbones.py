@@ -58,6 +58,16 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Maps of a normalised image at strides 4, 8, 16, 32."""
 
+    def look(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b _ _ _"]]:
+        """The four maps, and the coarsest map of the encoder itself: here it is the last of them.
+
+        A backbone whose maps are made from the encoder's by layers of its own overrides this.
+        """
+        maps: list[Tensor] = self(image)
+        return maps, maps[-1]
+
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """The layers of the encoder, in the order in which an image passes them."""

@@ -51,7 +51,8 @@ class EncoderDecoder(Segmenter):
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
         """The view of the whole image."""
-        return View(self.backbone(self.normalise(image)), whole(image))
+        features, encoded = self.backbone.look(self.normalise(image))
+        return View(features, whole(image), encoded)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Logits at the input's size; an image smaller than 32 pixels is enlarged at its border."""

@@ -98,19 +98,21 @@ class HRDA(Segmenter):
             )
         box = self._draw_box(height, width)
         image = self.normalise(image)
-        context = self.backbone(_halve(image))
-        detail = self.backbone(image[..., *box])
+        context, encoded = self.backbone.look(_halve(image))
+        detail, encoded_detail = self.backbone.look(image[..., *box])
         coarse, fine = self.head(context), self.head(detail)
         fused = _fuse(coarse, fine, self.attention_head(context).sigmoid(), box)
         outputs = [
             Output(fused, whole(image), 1 - self.detail_weight),
             Output(fine, box, self.detail_weight),
         ]
-        return Prediction(outputs, View(context, whole(image)), View(detail, box))
+        views = View(context, whole(image), encoded), View(detail, box, encoded_detail)
+        return Prediction(outputs, *views)
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
         """The view of the whole image at half size."""
-        return View(self.backbone(_halve(self.normalise(image))), whole(image))
+        features, encoded = self.backbone.look(_halve(self.normalise(image)))
+        return View(features, whole(image), encoded)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Logits at the input's size; overlapping detail windows cover all of it.

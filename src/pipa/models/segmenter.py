@@ -29,6 +29,13 @@ class View:
     """Maps at strides 4, 8, 16, 32 (dilated: 4, 8, 8, 8) of this crop, (b, c_i, h_i, w_i)."""
     box: Box
     """Rows and columns of the input that they describe."""
+    encoded: Float[Tensor, "b _ _ _"] | None = None
+    """The map of the encoder that a pyramid stands on; None: `features` are the encoder's own."""
+
+    @property
+    def deepest(self) -> Float[Tensor, "b _ _ _"]:
+        """The coarsest map of the encoder itself."""
+        return self.features[-1] if self.encoded is None else self.encoded
 
 
 @dataclass

@@ -55,10 +55,11 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     """Groups for AdamW of all parameters that want a gradient, each parameter once.
 
     A name with "head" in it has the head's learning rate, and decays, its norms too: mmcv applies
-    the first rule that matches. Else a norm, by its type or its name, and what is called
-    `pos_block` or `position...`, has no decay. The depthwise convolutions of MiT do decay.
-    With `layer_decay`, the rate of what belongs to a backbone falls with its depth there. A module
-    with a dictionary `optimiser` is a group of its own, with these settings (a discriminator).
+    the first rule that matches. So has the pyramid on a plain transformer, which starts at random.
+    Else a norm, by its type or its name, and what is called `pos_block` or `position...`, has no
+    decay. The depthwise convolutions of MiT do decay. With `layer_decay`, the rate of what belongs
+    to a backbone falls with its depth there. A module with a dictionary `optimiser` is a group of
+    its own, with these settings (a discriminator).
 
     Args:
         module: Whatever holds the parameters: a student, or a method with its terms.
@@ -79,7 +80,7 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
             exempt = isinstance(owner, NORMS) or any(
                 w in name for w in ("norm", "pos_block", "position")
             )
-            if "head" in name:
+            if "head" in name or "pyramid" in name:
                 key = optim.lr * optim.head, optim.decay
             else:
                 key = optim.lr * scale.get(parameter, 1.0), 0.0 if exempt else optim.decay

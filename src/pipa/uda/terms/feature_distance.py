@@ -62,11 +62,11 @@ class FeatureDistance(SourceTerm):
     def forward(
         self, prediction: Prediction, source: Labelled, generator: Generator | None = None
     ) -> Float[Tensor, ""]:
-        """Distance on the coarsest map of the context; 0 where no cell counts."""
+        """Distance on the encoder's coarsest map of the context; 0 where no cell counts."""
         assert self.encoder is not None, "prepare() keeps the pretrained encoder"
         with torch.no_grad():
-            reference = self.encoder.context(source.image).features[-1]
-        feature = prediction.context.features[-1]
+            reference = self.encoder.context(source.image).deepest
+        feature = prediction.context.deepest
         scale = source.image.shape[-1] // feature.shape[-1]
         num_classes = prediction.outputs[0].logits.shape[1]
         cells = downscale_label(source.label, scale, num_classes, self.min_ratio)
