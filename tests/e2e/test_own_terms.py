@@ -101,8 +101,8 @@ def test_a_term_of_ones_own_with_arguments_beside_ours(train, tmp_path):
     ("options", "words"),
     [
         (["--method.terms=[pixle]"], ["no term is called pixle", "pair_cross_entropy"]),
-        (["--method.terms=[my_losses.Clam]"], ["my_losses.Clam cannot be imported"]),
-        (["--method.terms=[nowhere.Calm]"], ["nowhere.Calm cannot be imported"]),
+        (["--method.terms=[my_losses.Clam]"], ["my_losses.Clam: cannot be imported"]),
+        (["--method.terms=[nowhere.Calm]"], ["nowhere.Calm: cannot be imported"]),
         (["--method.terms=[my_losses.Stranger]"], ["is no SourceTerm and no TargetTerm"]),
         (["--method.terms=[my_losses.Wide]"], ["cannot be built", "init_args"]),
         (

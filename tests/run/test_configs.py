@@ -1,5 +1,6 @@
 """Every experiment file is short, is read without complaint, and becomes the run it names."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -82,8 +83,11 @@ def test_three_files_become_a_run(row):
 
 @pytest.mark.parametrize("file", ALONE, ids=lambda file: file.stem)
 def test_one_file_alone_is_a_run(file):
-    method = built(read([str(file), "--data.source=x"]))
-    assert {"pixel", "patch"} <= {term.name for term in method.terms}
+    run = read([str(file), "--data.source=x"])
+    assert run["judge"] > 0
+    method = built(run | {"method": replace(run["method"], style="colour")})
+    assert method.teacher.pseudo_weight == "balanced"
+    assert {term.name for term in method.terms} <= {"feature_distance"}
 
 
 def test_a_later_file_and_then_an_option_overrides(tmp_path):

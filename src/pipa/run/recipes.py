@@ -108,7 +108,8 @@ class MethodOptions:
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
-            colour, the mean and covariance of their colours.
+            colour, the mean and covariance of their colours; auto: colour, turned only where the
+            brightness of source and target is far apart.
         style_strength: Of fda the share of frequencies (default: 0.01), of colour that of the new
             colours (default: 1).
         style_probability: Share of the source images that are restyled.
@@ -130,7 +131,7 @@ class MethodOptions:
     mix: Mix | Literal["auto"] = "class"
     start: int = 0
     jitter_source: bool = False
-    style: Style = "none"
+    style: Style | Literal["auto"] = "none"
     style_strength: float | None = None
     style_probability: float = 1.0
     style_turn: bool = True
@@ -156,6 +157,7 @@ class MethodOptions:
         """What gives source images the style of the target."""
         if self.style == "none":
             return None
+        assert self.style != "auto", "train() has looked at the images"
         return Restyle(self.style, self.style_strength, self.style_probability, self.style_turn)
 
 

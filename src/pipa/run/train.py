@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
-from pipa.data.unlabelled import source_pixels, target_images
+from pipa.data.unlabelled import brightness_gap, source_pixels, target_images
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
@@ -44,6 +44,9 @@ from pipa.uda.optim import Optim
 from pipa.uda.terms import Term
 
 log = logging.getLogger("pipa")
+
+FAR_APART = 4.0
+"""Standard deviations of brightness beyond which bright and dark may have changed places."""
 
 
 @dataclass
@@ -99,6 +102,7 @@ def train(
     steps = trainer["max_steps"]
     terms = chosen_terms(method, default_terms()) if terms is None else terms
     data = answer(data, method, terms, steps)
+    method = settle_style(method, data)
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     try:
@@ -160,6 +164,17 @@ def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: i
             "Lower it (and --patch.start), or train for longer.",
         )
     return data.answer(needs)
+
+
+def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
+    """Decide `style: auto` by the images: turn colours only where they cannot correspond."""
+    if method.style != "auto":
+        return method
+    assert data.target is not None, "a style needs a target"
+    gap = brightness_gap(data.source, data.target, format=data.format)
+    turn = gap > FAR_APART
+    log.info("style: the brightness differs by %.1f deviations; turn colours: %s", gap, turn)
+    return replace(method, style="colour", style_turn=turn)
 
 
 def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
