@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import pipa
+from pipa.models.daformer import stacked
 from pipa.models.layout import use_fast_layout
 
 NAMES = {  # whether backbone and head gain from channels_last on a CPU
@@ -77,10 +79,8 @@ def test_the_stack_of_daformer_is_contiguous_whatever_the_backbone_is():
     assert seen[0].is_contiguous()
 
 
-def test_the_stack_of_daformer_has_the_dtype_of_autocast():
-    network = create("daformer_small").float()
-    seen = []
-    network.head.fuse.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        network.analyse(image().float())
-    assert seen[0].dtype == torch.bfloat16
+def test_a_map_in_float32_does_not_make_the_stack_float32():
+    """On CUDA autocast interpolates in float32 what a convolution answered in half precision."""
+    embed = nn.ModuleList([nn.Conv2d(3, 4, 1).bfloat16(), nn.Conv2d(3, 4, 1)])
+    maps = [torch.rand(1, 3, 8, 8).bfloat16(), torch.rand(1, 3, 4, 4)]
+    assert stacked(embed, maps).dtype == torch.bfloat16

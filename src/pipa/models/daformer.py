@@ -63,7 +63,7 @@ def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c 
     size = features[0].shape[-2:]
     embedded = [layer(map_) for layer, map_ in zip(embed, features, strict=True)]
     finest, *coarser = embedded
-    # Autocast interpolates in float32, and one such map would make the whole stack float32.
+    # Autocast on CUDA interpolates in float32: one such map would make the whole stack float32.
     coarser = [F.interpolate(e, size, mode="bilinear").to(finest.dtype) for e in coarser]
     return torch.cat([finest, *coarser], dim=1)
 
