@@ -3,6 +3,8 @@
 Reference numbers: golden/dacs_parts, cut by golden/trim_losses.py.
 """
 
+import copy
+
 import pytest
 import torch
 from recipe import golden
@@ -10,7 +12,9 @@ from torch import nn
 
 import pipa
 from pipa.errors import PipaError
-from pipa.uda.optim import Optim, parameter_groups, warmup_poly
+from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
+from pipa.uda.source_only import SourceOnly
+from uda.steps import LABELS, Feed, batch_of, fit, small
 
 _, META = golden("dacs_parts")
 
@@ -164,3 +168,34 @@ def test_the_schedule_without_warm_up_and_beyond_its_end():
     rates = [warmup_poly(s, 1000, 100) for s in range(1001)]
     assert rates.index(max(rates)) in (99, 100)
     assert rates[0] == pytest.approx(1e-6)
+
+
+def test_the_fused_optimiser_steps_as_the_plain_one():
+    """Three groups, decay and learning rate of each, ten steps in float64."""
+    optim = Optim(lr=1e-3, decay=0.1)
+    fused, plain = Parts().double(), Parts().double()
+    plain.load_state_dict(fused.state_dict())
+    groups = parameter_groups(plain, optim)
+    steppers = [
+        (fused, adamw(parameter_groups(fused, optim), optim)),
+        (plain, torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=False)),
+    ]
+    for parts, stepper in steppers:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(10):
+            for p in parts.parameters():
+                if p.requires_grad:
+                    p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            stepper.step()
+    assert steppers[0][1].defaults["fused"]
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_that_are_clipped_are_not_left_to_the_fused_optimiser():
+    """Lightning refuses to clip for it in mixed precision."""
+    student = small()
+    method = SourceOnly(student, LABELS, optim=Optim(clip=1.0))
+    before = copy.deepcopy(student.state_dict())
+    fit(method, Feed([batch_of()]), precision="bf16-mixed")
+    assert any(not torch.equal(before[name], p) for name, p in student.named_parameters())

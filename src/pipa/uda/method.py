@@ -16,7 +16,7 @@ from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.mixing import Mixed
-from pipa.uda.optim import Optim, parameter_groups, warmup_poly
+from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
 from pipa.uda.style import Restyle
 from pipa.uda.teacher import Pseudo
 
@@ -123,14 +123,12 @@ class Method(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """AdamW with the papers' groups and schedule, over the student and what terms train."""
-        groups = parameter_groups(self, self.optim)
-        adamw = torch.optim.AdamW(groups, betas=(0.9, 0.999))
-        steps = self.trainer.max_steps
-        optim = self.optim
+        optim, steps = self.optim, self.trainer.max_steps
+        optimizer = adamw(parameter_groups(self, optim), optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            adamw, lambda step: warmup_poly(step, steps, optim.warm_up, optim.power)
+            optimizer, lambda step: warmup_poly(step, steps, optim.warm_up, optim.power)
         )
-        return {"optimizer": adamw, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which network this is, so that `pipa.load_segmenter` can build it."""

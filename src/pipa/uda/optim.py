@@ -6,12 +6,15 @@ Source: DAFormer@configs/_base_/schedules/{adamw,poly10warm}.py, read by mmcv 1.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pipa.errors import PipaError, at_least
 from pipa.models.backbones import Backbone
 
+FUSED = {"cpu", "cuda"}
+"""Devices on which torch fuses AdamW."""
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -110,6 +113,21 @@ def _layer_scales(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, f
             depths, last = part.depths(), len(part.blocks())
             scales |= {p: layer_decay ** (last - depth) for p, depth in depths.items()}
     return scales
+
+
+def adamw(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.AdamW:
+    """AdamW with the papers' betas, fused into one kernel where that exists.
+
+    The fused one is four times as fast on a CPU, and equal up to rounding. Lightning does not clip
+    gradients in mixed precision for it, hence not with `optim.clip`.
+
+    Args:
+        groups: What `parameter_groups` found.
+        optim: Whether gradients are clipped.
+    """
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    fused = optim.clip == 0 and devices <= FUSED
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=fused)
 
 
 def warmup_poly(step: int, steps: int, warm_up: int = 1500, power: float = 1.0) -> float:
