@@ -1,9 +1,9 @@
 """The data types of one training step, from the draw of its crops to its losses.
 
 In a training step images are float32 RGB in [0, 1], and labels are int64 train ids with 255 where
-a pixel has none; these are the shapes below. While a batch is loaded the same types hold what was
-read from the files: first single crops, without the axis b, then stacks of them; images are uint8
-with the shape `h w 3`, labels are uint8. `pipa.data.loading` converts them once, on the device.
+a pixel has none; the shapes below are those of a step. While a batch is loaded, the same types hold
+the contents of files: first single crops, without the axis b, then stacks of them. There images are
+uint8 with the shape `h w 3`, and labels are uint8. `pipa.data.loading` converts both on the device.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORE_INDEX = 255
-"""The id of a pixel without a label (Cityscapes' convention); never trained on, never an anchor."""
+"""The id of pixels without a label (Cityscapes' convention): no loss uses them."""
 
 
 class Box(NamedTuple):
@@ -37,7 +37,7 @@ class Unlabelled(NamedTuple):
 
 
 class CropPair(NamedTuple):
-    """Two overlapping crops of the same size, from each of `b` target images (PiPa's O1 and O2).
+    """Two overlapping crops of the same size from each of `b` target images (PiPa's O1 and O2).
 
     Pixel (y, x) of an un-flipped first crop is pixel (y - shift[0], x - shift[1]) of the
     un-flipped second crop. The crops are stored flipped left-right where `flipped` says so.
@@ -52,7 +52,7 @@ class CropPair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The input of one training step; a method that needs no target, or no pair, gets none."""
+    """The input of one training step; the target and the pair are None if no term needs them."""
 
     source: Labelled
     target: Unlabelled | None = None
@@ -60,11 +60,11 @@ class Batch(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a method asks of the data; see `pipa.UDAData.answer`."""
+    """The data that a method asks for; see `pipa.UDAData.answer`."""
 
     target: bool
-    """Target images."""
+    """Whether it needs target images."""
     pair: bool
-    """Two overlapping crops of each target image."""
+    """Whether it needs two overlapping crops of each target image."""
     rare_classes: bool
-    """Source images that are drawn by their rare classes, if the data are set so."""
+    """Whether source images are drawn by their rare classes, if the data allow it."""

@@ -1,4 +1,4 @@
-"""The classes of a run: what a network predicts, a table scores, and a picture paints."""
+"""The classes that a run predicts, scores and paints: their names, colours and grouping."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class LabelSpace:
     Args:
         names: Name of each class.
         colours: Colour of each class.
-        cityscapes: Cityscapes train ids that each class groups; empty where that is not known.
+        cityscapes: Cityscapes train ids that each class groups; empty if not known.
     """
 
     names: tuple[str, ...]
@@ -22,12 +22,12 @@ class LabelSpace:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, k."""
+        """Number of classes, k."""
         return len(self.names)
 
     @property
     def things(self) -> tuple[int, ...]:
-        """Classes of countable objects, by the Cityscapes classes they group (DAFormer's L_FD)."""
+        """Ids of the classes that group countable objects of Cityscapes (DAFormer's L_FD)."""
         groups = enumerate(self.cityscapes)
         return tuple(i for i, group in groups if group and set(group) <= _THINGS)
 
@@ -53,6 +53,6 @@ CITYSCAPES = LabelSpace(
 """The 19 classes that Cityscapes scores, in the order of its train ids."""
 _THINGS = {6, 7, 11, 12, 13, 14, 15, 16, 17, 18}
 SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
-"""Train ids that SYNTHIA -> Cityscapes is scored on: without terrain, truck, train."""
+"""Train ids on which SYNTHIA -> Cityscapes is scored: all but terrain, truck and train."""
 SYNTHIA13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
-"""The 13 of the older papers: without wall, fence, pole as well."""
+"""The 13 train ids that older papers score: wall, fence and pole are left out as well."""

@@ -1,6 +1,6 @@
-"""What this machine and installation offer, and what is amiss: the first thing to send in an issue.
+"""A report on this machine and installation, to be sent with every issue.
 
-Nothing here raises: what cannot be found out is reported as such.
+Nothing here raises: a check that fails becomes a line of the report.
 """
 
 import importlib.metadata
@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     what: str
     value: str
     state: str = "ok"
-    """ "ok", or what to do about it."""
+    """ "ok", or advice."""
 
 
 def diagnose() -> list[Finding]:
@@ -36,7 +36,7 @@ def _safely(probe: Callable[[], Iterator[Finding]]) -> list[Finding]:
     found: list[Finding] = []
     try:
         found.extend(probe())
-    except Exception as error:  # noqa: BLE001 (a doctor that dies helps nobody)
+    except Exception as error:  # noqa: BLE001 (a report is better than a traceback)
         name = probe.__name__.strip("_").replace("_", " ")
         found.append(Finding(name, f"{type(error).__name__}: {error}", "Could not be examined."))
     return found
@@ -109,7 +109,7 @@ def _shared_memory() -> Iterator[Finding]:
 
 def _cache() -> Iterator[Finding]:
     folder = Path(os.environ.get("PIPA_CACHE") or Path.home() / ".cache" / "pipa")
-    # The folder itself is not made: asking what is wrong should leave nothing behind.
+    # The folder itself is not made: a diagnosis should leave nothing behind.
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -159,7 +159,7 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
 
 
 def memory() -> tuple[int, int]:
-    """Free and total memory in bytes, within a container's limit."""
+    """Return free and total memory in bytes, within the limit of a container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = total
     info = Path("/proc/meminfo")

@@ -1,4 +1,4 @@
-"""The one error that a user meets: what is wrong, where, and what to do about it."""
+"""The error that users see: it says what is wrong, where, and what to do about it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ class PipaError(Exception):
 
     Args:
         problem: What was found and what was expected, without a full stop at the end.
-        where: The file, folder or option that it concerns.
+        where: The file, folder or option with the problem.
         remedy: What to do, as a sentence.
     """
 
@@ -18,7 +18,7 @@ class PipaError(Exception):
         super().__init__(" ".join(f"{head}{problem}. {remedy}".split()))
 
     def __reduce__(self) -> tuple[type["PipaError"], tuple[str, str | Path | None, str]]:
-        """Travel from a data-loading process to the main one whole."""
+        """Pickle all parts, so that the error survives the way out of a data-loading process."""
         return type(self), (self.problem, self.where, self.remedy)
 
 
@@ -26,12 +26,12 @@ def at_least(minimum: float | int, value: float | int, option: str) -> None:
     """Refuse a value below the minimum.
 
     Args:
-        minimum: The smallest value that is possible.
-        value: What was given.
+        minimum: The smallest value that is allowed.
+        value: The value to check.
         option: The option's name on the command line, without dashes.
 
     Raises:
-        PipaError: The value is smaller, or not a number.
+        PipaError: The value is below the minimum, or NaN.
     """
     if not value >= minimum:
         raise PipaError(f"is {value}, must be at least {minimum}", f"--{option}")

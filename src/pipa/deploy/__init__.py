@@ -1,1 +1,1 @@
-"""A trained segmenter at work."""
+"""Use of a trained segmenter: prediction and export."""

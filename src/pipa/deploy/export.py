@@ -1,8 +1,8 @@
-"""A network as an ONNX file for other runtimes, compared with the original before it is kept.
+"""Export of a network to ONNX for other runtimes, compared with the original before it is kept.
 
-What is exported is one window: RGB float32 in [0, 1] of a fixed size, any number of images, to
-logits at that size. Windows over larger images are the host's, as `pipa.models.windows` does them.
-Normalisation is inside, so nobody can forget it.
+The file holds one window: RGB float32 in [0, 1] of a fixed size, any number of images, to logits at
+that size. The host slides windows over larger images, as `pipa.models.windows` does.
+Normalisation is part of the file, so nobody can forget it.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from pipa.models.windows import evaluating
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 LIMIT = 1e-3
-"""Largest difference to the original that is accepted, relative to its largest logit."""
+"""Largest accepted difference from the original, relative to its largest logit."""
 
 
 def export(model: Segmenter, out: Path, size: tuple[int, int]) -> float:
     """Write an ONNX file with input `image` (n, 3, h, w) and output `logits` (n, k, h, w).
 
-    The file holds the classes' names and colours as metadata `names` and `colours` (JSON). It is
-    run with onnxruntime on two random images before it gets its name.
+    The file holds the classes' names and colours as metadata `names` and `colours` (JSON).
+    onnxruntime runs it on two random images before it gets its name.
 
     Args:
-        model: The network; it is left in the mode that it came in.
+        model: The network; its mode is restored.
         out: The file; an older one is replaced.
         size: Height and width of the window.
 
@@ -99,7 +99,7 @@ def _converted(model: Segmenter, image: Tensor) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what torch's exporter says about its own internals: none of it helps a user."""
+    """Hide the messages of torch's exporter about its internals: they do not help a user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -112,7 +112,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Forward(nn.Module):
-    """The network's `forward` alone, for a tracer."""
+    """A module with the network's `forward` only, for the exporter."""
 
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _Forward(nn.Module):
 
 
 def _difference(path: Path, image: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference, for two images together and for one alone."""
+    """Return the largest absolute difference, over a batch of two images and one of one."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as faults
 

@@ -1,6 +1,6 @@
-"""A network's labels of files, folders, globs and videos, written as pictures.
+"""Prediction for files, folders, globs and videos, written as pictures.
 
-Every file appears whole or not at all. Windows and averaging are the network's (`predict`).
+Every file appears whole or not at all. `Segmenter.predict` slides windows and averages them.
 """
 
 import glob
@@ -22,9 +22,9 @@ from pipa.files.paint import colourise, distinct_colours, overlay
 from pipa.models.segmenter import Segmenter
 
 KINDS = ("ids", "colour", "overlay")
-"""What can be written: PNG of class ids with a palette; RGB colours; colours over the image."""
+"""Kinds of output: PNG of class ids with a palette; RGB colours; colours over the image."""
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
-"""What counts as a video (lower case)."""
+"""Suffixes of videos (lower case)."""
 
 
 def predict(
@@ -38,17 +38,17 @@ def predict(
 ) -> Iterator[tuple[Path, list[Path]]]:
     """Label images of any size and videos; write OUT/KIND/NAME.png, one input at a time.
 
-    Folders below those of the inputs are kept, so that a/x.png and b/x.png do not meet; x.png
+    Folders below those of the inputs are kept, so that a/x.png and b/x.png do not collide; x.png
     beside x.jpg become x.png.png and x.jpg.png. A video becomes OUT/overlay/NAME.mp4 only. All
-    inputs are looked for before the first is read; what an earlier run wrote is never an input.
+    inputs are found before the first is read; the outputs of an earlier run are never inputs.
 
     Args:
-        model: The network; its `labels` give colours, else some are made up.
-        inputs: Images, videos, folders of them (with the folders below), or glob patterns.
+        model: The network; if its `labels` are None, colours are made up.
+        inputs: Images, videos, folders of them (searched at any depth), or glob patterns.
         out: Folder to write to; it is made. Older files of the same names are replaced.
-        kinds: Which of `KINDS` to write for images.
-        scale: Resize images by this before the network sees them; outputs keep the input's size.
-        alpha: Share of the class's colour in an overlay, 0..1.
+        kinds: The kinds of output for images, some of `KINDS`.
+        scale: Factor by which images are resized for the network; outputs keep the input's size.
+        alpha: Weight of the class's colour in an overlay, 0..1.
 
     Yields:
         Each input and the files written for it.
@@ -61,13 +61,13 @@ def predict(
         raise PipaError(f"kinds {sorted(unknown)}; expected some of {', '.join(KINDS)}", "kinds")
     if not 0 < scale < float("inf"):
         raise PipaError(f"{scale}; expected a number above 0", "scale")
-    painter = Painter(model, scale, alpha)
+    labeller = Labeller(model, scale, alpha)
     jobs = plan(inputs, out)
     _make_folder(out)
     return (
         (
             job.source,
-            _video(painter, job, out) if job.is_video else _image(painter, job, out, kinds),
+            _video(labeller, job, out) if job.is_video else _image(labeller, job, out, kinds),
         )
         for job in jobs
     )
@@ -86,12 +86,12 @@ class Job:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
     def output(self, out: Path, kind: str, suffix: str) -> Path:
-        """Where the output of a kind goes."""
+        """Return the path of one kind of output."""
         return out / kind / self.name.parent / f"{self.name.name}{suffix}"
 
 
-class Painter:
-    """A network with the colours of its classes and the scale at which it looks."""
+class Labeller:
+    """A network with the colours of its classes and the scale at which it sees images."""
 
     def __init__(self, model: Segmenter, scale: float, alpha: float) -> None:
         known = model.labels
@@ -101,28 +101,28 @@ class Painter:
         self.model, self.scale, self.alpha = model, scale, alpha
 
     def ids(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Class ids at the image's size."""
+        """Predict class ids at the image's size."""
         if self.scale == 1:
             return self.model.predict(image)
         height, width = image.shape[:2]
         size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        way = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-        seen = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+        interpolation = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
+        seen = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
         ids = cv2.resize(self.model.predict(seen), (width, height), interpolation=cv2.INTER_NEAREST)
         return np.asarray(ids, np.uint8)
 
     def overlay(
         self, image: UInt8[np.ndarray, "h w 3"], ids: UInt8[np.ndarray, "h w"]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Colours of the classes over the image."""
+        """Blend the colours of the classes into the image."""
         return overlay(image, ids, self.colours, self.alpha)
 
 
 def plan(inputs: Sequence[str | Path], out: Path) -> list[Job]:
-    """Find all files and name their outputs; files are in the order given, sorted in a folder.
+    """Find all files and name their outputs; inputs keep their order, a folder is sorted.
 
     Raises:
-        PipaError: Something is missing, or a folder or pattern holds nothing to label.
+        PipaError: An input does not exist, or a folder or pattern has no images or videos.
     """
     found: dict[Path, Path] = {}
     roots = []
@@ -140,7 +140,7 @@ def plan(inputs: Sequence[str | Path], out: Path) -> list[Job]:
 
 
 def _expand(given: Path, out: Path) -> tuple[Path, list[Path]]:
-    """The folder that an input's names are relative to (absolute), and its files."""
+    """Return the absolute folder to which an input's names are relative, and its files."""
     absolute = Path(os.path.abspath(given))
     if given.is_file():
         return absolute.parent, [given]
@@ -163,7 +163,7 @@ _SUFFIXES = f"Looked for {' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}."
 
 
 def _media(folder: Path, out: Path) -> list[Path]:
-    """Images and videos at any depth, without hidden ones and those that `predict` wrote."""
+    """List images and videos at any depth, but not hidden files and the outputs of `predict`."""
     ours = {Path(os.path.abspath(out / kind)) for kind in KINDS}
     inside = not ours.isdisjoint(_with_parents(folder))
     return [
@@ -184,33 +184,37 @@ def _is_medium(file: Path) -> bool:
     return not file.name.startswith(".") and suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
-def _image(painter: Painter, job: Job, out: Path, kinds: Sequence[str]) -> list[Path]:
+def _image(labeller: Labeller, job: Job, out: Path, kinds: Sequence[str]) -> list[Path]:
     image = read_image(job.source)
-    ids = painter.ids(image)
+    ids = labeller.ids(image)
     written = []
     for kind in kinds:
         path = job.output(out, kind, ".png")
         _make_folder(path.parent)
         if kind == "ids":
-            write_png(path, ids, palette=np.asarray(painter.colours, np.uint8))
+            write_png(path, ids, palette=np.asarray(labeller.colours, np.uint8))
         elif kind == "colour":
-            write_png(path, colourise(ids, painter.colours))
+            write_png(path, colourise(ids, labeller.colours))
         else:
-            write_png(path, painter.overlay(image, ids))
+            write_png(path, labeller.overlay(image, ids))
         written.append(path)
     return written
 
 
-def _video(painter: Painter, job: Job, out: Path) -> list[Path]:
+def _video(labeller: Labeller, job: Job, out: Path) -> list[Path]:
     path = job.output(out, "overlay", ".mp4")
     _make_folder(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part.mp4")  # the suffix says the container
+    part = path.with_name(
+        f".{path.name}.{os.getpid()}.part.mp4"
+    )  # the suffix decides the container
     try:
         with closing(_Reader(job.source)) as frames, closing(_Writer(part, frames.rate)) as sink:
             for frame in frames:
-                sink.write(painter.overlay(frame, painter.ids(frame)))
+                sink.write(labeller.overlay(frame, labeller.ids(frame)))
         if not frames.count:
-            raise PipaError("no frame could be read; the file is no video, or broken", job.source)
+            raise PipaError(
+                "no frame could be read; the file is not a video, or broken", job.source
+            )
         part.replace(path)
     except OSError as error:
         raise PipaError(f"cannot be written ({error.strerror})", path) from error
@@ -223,7 +227,7 @@ class _Reader:
     """Frames of a video file as RGB."""
 
     def __init__(self, path: Path) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says it, once
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says the same
         self.capture = cv2.VideoCapture(str(path))
         rate = self.capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if rate > 0 else 25.0
@@ -242,7 +246,7 @@ class _Reader:
 
 
 class _Writer:
-    """A video file that takes its size from the first frame."""
+    """A video file whose size is that of the first frame."""
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.rate = path, rate

@@ -1,1 +1,1 @@
-"""Files on disk: images in and out, colours, writing that leaves no half a file."""
+"""Files on disk: reading and writing images, class colours, and atomic writes."""

@@ -1,7 +1,7 @@
-"""Image files: the only place that reads or writes them, through OpenCV.
+"""Reading and writing of image files, through OpenCV; no other module does it.
 
-Every function names the file in its error. Colours are RGB, in memory as in the errors; OpenCV's
-own order (BGR) never leaves this file.
+Every function names the file in its error. Colours are RGB everywhere; OpenCV's own order (BGR)
+never leaves this file.
 """
 
 import struct
@@ -19,23 +19,23 @@ from pipa.files.writing import write_bytes
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
-"""What counts as an image in a folder (lower case)."""
+"""Suffixes of the files in a folder that are images (lower case)."""
 LABEL_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff"])
-"""Formats that keep a label's numbers as they are."""
+"""Suffixes of formats that keep a label's numbers exactly."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types of PNG
 
-# A loader's process is a fork: it would wait for ever for threads that OpenCV had before the fork.
+# Loader processes are forks: one would wait forever for threads that OpenCV had before the fork.
 cv2.setNumThreads(0)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say the same, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say the same
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Read any image that OpenCV reads as RGB in [0, 255]; alpha is dropped, grey is repeated.
+    """Read an image as RGB in [0, 255]; alpha is dropped, grey is repeated.
 
     Raises:
-        PipaError: The file is missing, empty, truncated or no image.
+        PipaError: The file is missing, empty, truncated or not an image.
     """
     data = _bytes(path)
     return _decode(path, data, cv2.IMREAD_COLOR_RGB)
@@ -45,10 +45,10 @@ def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "
     """Read a label file as it is: palette indices, grey values, or channels, 8 or 16 bits.
 
     Returns:
-        (h, w) for palette and grey files; (h, w, 3) or (h, w, 4) in the order R G B A otherwise.
+        An array (h, w) of a palette or grey file, else (h, w, 3) or (h, w, 4) in the order R G B A.
 
     Raises:
-        PipaError: The file is missing, empty, truncated or no image.
+        PipaError: The file is missing, empty, truncated or not an image.
     """
     data = _bytes(path)
     depth, kind = _png_depth_and_kind(data)
@@ -65,10 +65,10 @@ def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width; of a PNG by its first bytes only.
+    """Return height and width; only the first bytes of a PNG are read.
 
     Raises:
-        PipaError: The file is missing, empty or no image.
+        PipaError: The file is missing, empty or not an image.
     """
     head = _bytes(path, count=26)
     if head[:8].tobytes() == _PNG and len(head) == 26:
@@ -87,8 +87,8 @@ def write_png(
     Args:
         path: File to write; an existing one is replaced.
         array: RGB, grey values, or ids.
-        palette: Colours of the ids 0..k-1, k <= 256; the file then holds ids (h, w) that any viewer
-            shows in colour.
+        palette: Colours of the ids 0..k-1, k <= 256; the file then holds ids (h, w), and
+            viewers show them in colour.
 
     Raises:
         PipaError: The file cannot be written.
@@ -129,7 +129,7 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
 
 
 def _is_complete(data: UInt8[np.ndarray, " n"]) -> bool:
-    """Return whether PNG and JPEG have their end; OpenCV fills up what is missing, silently."""
+    """Whether a PNG or JPEG has its end; OpenCV fills up missing pixels without a word."""
     if data[:8].tobytes() == _PNG:
         return b"IEND" in data[-4096:].tobytes()
     if data[:3].tobytes() == b"\xff\xd8\xff":
@@ -139,27 +139,27 @@ def _is_complete(data: UInt8[np.ndarray, " n"]) -> bool:
 
 
 def _png_depth_and_kind(data: UInt8[np.ndarray, " n"]) -> tuple[int, int]:
-    """Bit depth and colour type of a PNG; (8, -1) of any other file."""
+    """Return bit depth and colour type of a PNG; (8, -1) for any other file."""
     if data[:8].tobytes() != _PNG or len(data) < 26:
         return 8, -1
     return int(data[24]), int(data[25])
 
 
 def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " m"]:
-    """Change a PNG so that its palette indices are grey values: OpenCV would give the colours."""
+    """Turn palette indices of a PNG into grey values, as OpenCV returns the palette's colours."""
     kept = [np.frombuffer(_PNG, np.uint8)]
     for name, start, end in _chunks(data):
         if name == b"IHDR":
             body = b"IHDR" + data[start + 8 : start + 17].tobytes() + bytes([_GREY])
             body += data[start + 18 : end - 4].tobytes()
             kept.append(_chunk(body))
-        elif name[:1].isupper() and name != b"PLTE":  # what is not optional
+        elif name[:1].isupper() and name != b"PLTE":  # chunks that are not optional
             kept.append(data[start:end])
     return np.concatenate(kept)
 
 
 def _chunks(data: UInt8[np.ndarray, " n"]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first and last byte of each chunk."""
+    """Yield name, first and last byte of each chunk."""
     start = len(_PNG)
     while start + 12 <= len(data):
         length = int.from_bytes(data[start : start + 4].tobytes(), "big")

@@ -1,4 +1,4 @@
-"""What a user defined in a module of their own, by its dotted name."""
+"""Import of users' own classes by their dotted names."""
 
 import importlib
 import sys
@@ -9,13 +9,13 @@ from pipa.errors import PipaError
 
 
 def import_name(name: str) -> Any:
-    """Import MODULE.ATTRIBUTE; the folder where the command was typed is searched as well.
+    """Import MODULE.ATTRIBUTE; the current folder is searched as well.
 
     Args:
         name: The dotted name.
 
     Raises:
-        PipaError: There is no such module, it fails to import, or it has no such attribute.
+        PipaError: The module does not exist, cannot be imported, or has no such attribute.
     """
     module, _, attribute = name.rpartition(".")
     here = str(Path.cwd())

@@ -1,6 +1,6 @@
-"""Class ids as colours: alone, or over an image; and colours for classes that have none.
+"""Painting of class ids in colours, alone or over an image; colours for classes without any.
 
-NumPy only, so that a server that predicts needs no plotting library.
+This needs NumPy only, so that a server that predicts needs no plotting library.
 """
 
 import colorsys
@@ -31,13 +31,13 @@ def overlay(
     colours: Sequence[Colour],
     alpha: float = 0.5,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Lay class colours over an image; pixels whose id has no colour keep the image's.
+    """Blend class colours into an image; pixels whose id has no colour keep their own.
 
     Args:
         image: RGB.
         label: Class ids, 0..255.
         colours: RGB of class 0, 1, ...
-        alpha: Share of the class's colour, 0..1.
+        alpha: Weight of the class's colour, 0..1.
     """
     share = np.zeros((256, 1), np.float32)
     share[: len(colours)] = alpha
@@ -47,7 +47,7 @@ def overlay(
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Choose colours for classes that have none: hues a golden angle apart, in four lightnesses."""
+    """Choose colours for classes without any: hues a golden angle apart, in four lightnesses."""
     chosen = []
     for i in range(count):
         lightness = (0.4, 0.64, 0.52, 0.76)[i % 4]

@@ -1,4 +1,4 @@
-"""The same work on every file of a data set, over all cores, with a progress bar."""
+"""One function applied to every file of a data set, on all cores, with a progress bar."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterator[Result]:
     """Yield `work(0) .. work(count - 1)`, in order; show a progress bar on a terminal.
 
-    Threads are enough, since OpenCV reads and counts without Python's lock, and they need neither
-    a main guard nor copies of the data set.
+    Threads suffice, since OpenCV releases Python's lock; unlike processes, they need neither a
+    main guard nor copies of the data set.
     """
     console = Console(stderr=True)
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -33,7 +33,7 @@ def in_threads(work: Callable[[int], Result], count: int, title: str) -> Iterato
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use; a container or a job may limit them."""
+    """Return the number of cores that this process may use; containers and jobs limit it."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

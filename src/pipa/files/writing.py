@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: under a temporary name beside it, then renamed."""
+"""Atomic writes: a file gets a temporary name beside its place, and is then renamed."""
 
 import os
 from contextlib import suppress
@@ -8,7 +8,7 @@ from pipa.errors import PipaError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it: it appears whole or not at all.
+    """Write a file, whole or not at all.
 
     Raises:
         PipaError: The file cannot be written.
@@ -26,10 +26,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary name beside it; make its folder.
+    """Write a text file, whole or not at all; make its folder.
 
     Raises:
-        PipaError: The file cannot be written; nothing is left behind.
+        PipaError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
