@@ -1,4 +1,4 @@
-"""Losses: tensors in, a scalar out."""
+"""Losses: functions from tensors to a scalar."""
 
 from pipa.losses.patch_contrast import patch_contrast
 from pipa.losses.pixel_contrast import pixel_contrast

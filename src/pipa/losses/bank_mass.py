@@ -1,6 +1,6 @@
-"""The negatives of many rows in one bank, summed without a matrix of all pairs.
+"""Sum over the negatives of many rows in one bank, without a matrix of all pairs.
 
-For patch contrast, whose bank is so long that this matrix would be most of its time and memory.
+The bank of patch contrast is so long that this matrix would take most of its time and memory.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pipa.batch import IGNORE_INDEX
 from pipa.losses.info_nce import at_least_float32, scaled_similarity
 
 BLOCK = 512
-"""Rows that are compared with the bank at a time."""
+"""Number of rows that are compared with the bank at a time."""
 
 
 def bank_mass(
@@ -25,7 +25,7 @@ def bank_mass(
     bank_label: Int[Tensor, " m"],
     temperature: float,
 ) -> Float[Tensor, "n 1"]:
-    """Log of the sum of exp(s-) over the bank's rows of another class, in float32 or wider.
+    """Log of the sum of exp(s-) over the bank's rows of other classes, in float32 or wider.
 
     Value and gradient of a block of rows are computed together, so that each block of
     similarities is freed at once.
@@ -34,7 +34,7 @@ def bank_mass(
         rows: Unit vectors.
         bank: Unit vectors.
         label: The class of each row.
-        bank_label: The class of each of the bank's rows; 255 is never a negative.
+        bank_label: The class of each row of the bank; 255 is never a negative.
         temperature: tau.
 
     Returns:
@@ -80,7 +80,7 @@ class _BankMass(torch.autograd.Function):
 def blocks(
     rows: Tensor, bank: Tensor, label: Tensor, bank_label: Tensor, temperature: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each block of rows: the masses (n, 1), and each negative's share of them (n, m)."""
+    """Yield, for each block of rows, the masses (n, 1) and each negative's share of them (n, m)."""
     for first in range(0, len(rows), BLOCK):
         some = slice(first, first + BLOCK)
         hidden = (label[some, None] == bank_label) | (bank_label == IGNORE_INDEX)

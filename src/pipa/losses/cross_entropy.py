@@ -16,7 +16,7 @@ def cross_entropy(
     """Sum of weight times cross entropy, divided by the number of *all* pixels.
 
     Pixels of label 255 add nothing to the sum, but count in the divisor, and weights are not
-    normalised: so mmsegmentation 0.16 has it, on which DAFormer, HRDA and PiPa were trained
+    normalised. This is the loss of mmsegmentation 0.16, with which DAFormer, HRDA and PiPa trained
     (mmsegmentation@mmseg/models/losses/cross_entropy_loss.py).
 
     Args:
@@ -26,7 +26,7 @@ def cross_entropy(
             target's); None is 1 everywhere.
 
     Returns:
-        The loss; 0 with a gradient of 0 where no pixel has a label.
+        The loss; 0 with a gradient of 0 if no pixel has a label.
     """
     # One row per pixel: the softmax runs over memory in order, twice as fast on a CPU.
     rows = at_least_float32(logits).permute(0, 2, 3, 1).flatten(0, 2)

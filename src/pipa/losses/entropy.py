@@ -1,4 +1,4 @@
-"""How unsure a prediction is (ADVENT: Vu, Jain, Bucher, Cord and Pérez, CVPR 2019)."""
+"""Entropy of predictions (ADVENT: Vu, Jain, Bucher, Cord and Pérez, CVPR 2019)."""
 
 import math
 
@@ -11,14 +11,14 @@ from pipa.losses.info_nce import at_least_float32
 def entropy(logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b h w"]:
     """E of each pixel: `-1 / log k  sum_c p_c log p_c`, in [0, 1].
 
-    ADVENT's `L_ent` is its mean here, as in its code (ADVENT@advent/utils/loss.py); in the paper
-    it is the sum.
+    The mean of this is ADVENT's `L_ent` as in its code (ADVENT@advent/utils/loss.py); the paper
+    has the sum.
 
     Args:
         logits: One plane for each of k >= 2 classes.
 
     Returns:
-        0 where one class has all the probability, 1 where all have the same.
+        The entropy: 0 where one class has all the probability, 1 where all have the same.
     """
     return weighted_self_information(logits).sum(dim=1)
 
@@ -27,7 +27,7 @@ def weighted_self_information(logits: Float[Tensor, "b k h w"]) -> Float[Tensor,
     """I of each pixel and class: `-p_c log p_c / log k`, in [0, 1]; entropy is its sum.
 
     The division by log k is that of the code (ADVENT@advent/utils/func.py, prob_2_entropy); the
-    paper's I has none. In float32 even under autocast.
+    paper's I has none. It is computed in float32 even under autocast.
 
     Args:
         logits: One plane for each of k >= 2 classes.

@@ -1,4 +1,4 @@
-"""Distance between two feature maps, on some classes only (DAFormer, `L_FD`)."""
+"""Distance between two feature maps on selected classes (DAFormer, `L_FD`)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,16 +14,17 @@ def feature_distance(
     reference: Float[Tensor, "b c h w"],
     mask: Bool[Tensor, "b h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean Euclidean distance over the cells where `mask` (DAFormer@mmseg/models/uda/dacs.py).
+    """Mean Euclidean distance over the cells in `mask` (DAFormer@mmseg/models/uda/dacs.py).
 
     Args:
-        feature: What the student says.
-        reference: What it should stay near to: DAFormer's frozen ImageNet encoder. A constant.
-        mask: Cells that count (DAFormer: of thing classes); None: all.
+        feature: The student's features.
+        reference: The features to stay close to (DAFormer: of a frozen ImageNet encoder); a
+            constant.
+        mask: Cells that count (DAFormer: those of thing classes); None: all.
 
     Returns:
-        The distance; 0 with a gradient of 0 where the mask is empty (DAFormer: NaN) and where
-        both maps are equal.
+        The distance; 0 with a gradient of 0 if the mask is empty (DAFormer: NaN) or both maps are
+        equal.
     """
     difference = at_least_float32(feature) - at_least_float32(reference).detach()
     distance: Tensor = torch.linalg.vector_norm(difference, dim=1)
@@ -35,7 +36,7 @@ def feature_distance(
 def downscale_label(
     label: Int[Tensor, "b h w"], scale: int, num_classes: int, min_ratio: float = 0.75
 ) -> Int[Tensor, "b _ _"]:
-    """The class of each `scale` x `scale` cell: the one that covers at least `min_ratio` of it.
+    """The class that covers at least `min_ratio` of each `scale` x `scale` cell.
 
     Source: DAFormer@mmseg/models/utils/dacs_transforms.py, downscale_label_ratio.
 
@@ -47,7 +48,7 @@ def downscale_label(
         min_ratio: Share of the cell's pixels, 255 among them, that the class must have.
 
     Returns:
-        Train ids at (h // scale, w // scale), 255 where no class is so frequent.
+        Train ids at (h // scale, w // scale); 255 where no class is that frequent.
     """
     b, rows, columns = label.shape[0], label.shape[-2] // scale, label.shape[-1] // scale
     whole = label[:, : rows * scale, : columns * scale]
