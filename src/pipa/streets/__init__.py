@@ -1,8 +1,8 @@
 """Streets: the built-in procedural benchmark.
 
 Perspective street scenes with Cityscapes' train ids in two looks, `game` (the labelled source) and
-`camera` (the target). A seed decides everything. Of the 19 classes, train and motorcycle are
-absent.
+`camera` (the target). A seed decides everything. Two of the 19 classes never occur: train and
+motorcycle.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __all__ = ["street", "write_streets"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is asked for."""
+    """Import a name on first use."""
     if name == "street":
         from pipa.streets.render import street
 

@@ -1,4 +1,4 @@
-"""Streets in the user's cache, drawn on first use: what the data set `streets` names."""
+"""The data set `streets`: Streets in the user's cache, drawn on first use."""
 
 import hashlib
 import inspect
@@ -16,20 +16,20 @@ from pipa.streets.write import write_streets
 
 
 def streets_folder(settings: str = "") -> Path:
-    """Return the folder of Streets with these settings; draw it if it is not there yet.
+    """Return the folder of Streets with these settings; draw it on first use.
 
     Args:
         settings: `key=value` pairs, arguments of `write_streets`, separated by commas.
 
     Raises:
-        PipaError: A setting is not known, or the cache cannot be written.
+        PipaError: A setting is unknown, or the cache cannot be written.
     """
     known = inspect.signature(write_streets).parameters.values()
     options = {p.name: p.default for p in known if isinstance(p.default, int | float)}
-    options.pop("workers", None)  # makes no difference to the files
+    options.pop("workers", None)  # does not change the files
     given = _options(settings)
-    if strange := set(given) - set(options):
-        raise PipaError(f"streets has no setting {strange.pop()}", remedy=f"{', '.join(options)}.")
+    if unknown := set(given) - set(options):
+        raise PipaError(f"streets has no setting {unknown.pop()}", remedy=f"{', '.join(options)}.")
     try:
         options |= {name: type(options[name])(value) for name, value in given.items()}
     except (TypeError, ValueError) as error:

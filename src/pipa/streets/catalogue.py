@@ -1,4 +1,4 @@
-"""The models of each kind of thing, built when first asked for."""
+"""The models of each kind of thing, built on first use."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +11,7 @@ _STRIDES = (0.1, 0.28, 0.36, 0.18, 0.42, 0.05)
 
 @cache
 def models(kind: str) -> tuple[Model, ...]:
-    """All models of one kind; a thing's `choice` picks one.
+    """Return all models of one kind; a thing's `choice` selects one.
 
     Raises:
         KeyError: There is no such kind.
@@ -43,7 +43,7 @@ def models(kind: str) -> tuple[Model, ...]:
 
 
 def _cars() -> tuple[Model, ...]:
-    """A hatchback, a saloon, a van and a small car."""
+    """Build a hatchback, a saloon, a van and a small car."""
     return (
         vehicles.car(4.3, 1.5, 1.1, 0.1),
         vehicles.car(4.5, 1.45, 1.15, 0.75),

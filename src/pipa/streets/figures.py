@@ -1,4 +1,4 @@
-"""Persons, riders, trees and what stands at the kerb, as flat models that face the camera."""
+"""Persons, riders, trees and street furniture, as flat models that face the camera."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ _ROUND = np.linspace(0, 2 * np.pi, 8, endpoint=False)
 
 
 def person(stride: float, *, skirt: bool = False, bag: bool = False) -> Model:
-    """Somebody 1.8 m tall; `stride` in metres from the middle to a foot."""
+    """Build a person 1.8 m tall; `stride` is the distance from the middle to a foot, in metres."""
     sketch = Sketch()
     for side, shade in ((-1, 0.85), (1, 1.0)):
         sketch.limb((0.1 * side, 0.92), (side * max(stride, 0.1), 0.02), 0.19, "legs", shade)
@@ -30,7 +30,7 @@ def person(stride: float, *, skirt: bool = False, bag: bool = False) -> Model:
 
 
 def rider(*, behind: bool) -> Model:
-    """Somebody on a bicycle, from the side (towards +x) or from behind."""
+    """Build a person on a bicycle, seen from the side (riding towards +x) or from behind."""
     sketch = Sketch()
     (bicycle_behind if behind else bicycle)(sketch)
     if behind:
@@ -51,14 +51,14 @@ def rider(*, behind: bool) -> Model:
 
 
 def parked_bicycle() -> Model:
-    """A bicycle without anybody."""
+    """Build a bicycle without a rider."""
     sketch = Sketch()
     bicycle(sketch)
     return sketch.model()
 
 
 def tree(seed: int, blobs: int) -> Model:
-    """A tree about 6 m tall whose crown is `blobs` patches of leaves."""
+    """Build a tree about 6 m tall, with a crown of `blobs` patches of leaves."""
     rng = np.random.default_rng(seed)
     sketch = Sketch()
     sketch.face([(-0.2, 0), (0.2, 0), (0.14, 3.2), (-0.14, 3.2)], "trunk")
@@ -69,7 +69,7 @@ def tree(seed: int, blobs: int) -> Model:
 
 
 def bush(seed: int, blobs: int) -> Model:
-    """Leaves from the ground up, about 2 m tall."""
+    """Build a bush about 2 m tall, with leaves down to the ground."""
     rng = np.random.default_rng(seed)
     sketch = Sketch()
     sketch.face([(-1.1, 0), (1.1, 0), (1.2, 0.9), (-1.2, 0.9)], "leaves", 0.75)
@@ -78,7 +78,7 @@ def bush(seed: int, blobs: int) -> Model:
 
 
 def street_lamp(reach: float) -> Model:
-    """A lamp post of 7 m; `reach` in metres towards the road, with its sign."""
+    """Build a lamp post of 7 m; its arm reaches `reach` metres over the road."""
     sketch = Sketch()
     sketch.face([(-0.13, 0), (0.13, 0), (0.1, 7.0), (-0.1, 7.0)], "pole")
     sketch.limb((0.0, 6.9), (reach, 7.2), 0.14, "pole")
@@ -87,7 +87,7 @@ def street_lamp(reach: float) -> Model:
 
 
 def post(height: float, thick: float) -> Model:
-    """A bare pole."""
+    """Build a bare pole."""
     sketch = Sketch()
     half = thick / 2
     sketch.face([(-half, 0), (half, 0), (half, height), (-half, height)], "pole")
@@ -95,7 +95,7 @@ def post(height: float, thick: float) -> Model:
 
 
 def traffic_light(lit: int, reach: float) -> Model:
-    """Three lamps in a box on a pole; `lit` counts from the top, `reach` is that of an arm."""
+    """Build a traffic light; `lit` counts lamps from the top, `reach` is the length of an arm."""
     sketch = Sketch()
     sketch.face([(-0.1, 0), (0.1, 0), (0.1, 3.4), (-0.1, 3.4)], "pole")
     centres = [(0.0, 3.6)]
@@ -112,7 +112,7 @@ def traffic_light(lit: int, reach: float) -> Model:
 
 
 def traffic_sign(kind: int) -> Model:
-    """One of five signs on a pole, a little oversized: limit, stop, warning, order, place name."""
+    """Build a sign on a pole, a little oversized: limit, stop, warning, order or place name."""
     sketch = Sketch()
     sketch.face([(-0.09, 0), (0.09, 0), (0.09, 2.8), (-0.09, 2.8)], "pole")
     y = 2.7
@@ -141,7 +141,7 @@ def traffic_sign(kind: int) -> Model:
 
 
 def litter_bin() -> Model:
-    """A bin: no class of Cityscapes, hence without a label."""
+    """Build a litter bin; Cityscapes has no class for it, so it has no label."""
     sketch = Sketch()
     sketch.face([(-0.26, 0), (0.26, 0), (0.3, 0.9), (-0.3, 0.9)], "bin")
     sketch.face([(-0.32, 0.9), (0.32, 0.9), (0.24, 1.05), (-0.24, 1.05)], "bin", 0.8)
@@ -170,7 +170,7 @@ def _crown(
     centre: tuple[float, float],
     size: tuple[float, float],
 ) -> None:
-    """Leaves: dark patches behind, light ones on top, towards the upper left."""
+    """Draw leaves: dark patches first, lighter ones over them."""
     sketch.face(np.array(centre) + np.array(size) * 0.85 * _circle(), "leaves", 0.78)
     for i in range(blobs):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.95)

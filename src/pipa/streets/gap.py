@@ -1,7 +1,7 @@
-"""The two looks, `game` and `camera`, and everything between: the domain gap as one number.
+"""The two looks, `game` and `camera`, and those between them: the domain gap as one number.
 
-A `Look` is all knobs in one place. `GAME.towards(CAMERA, gap)` is the look of target images; at gap
-0 they equal the source's bit for bit, at 1 a network learns nothing useful from the source.
+A `Look` holds all parameters. `GAME.towards(CAMERA, gap)` is the look of target images: with a gap
+of 0 they equal the source's bit for bit; with 1 a network learns nothing useful from the source.
 """
 
 import math
@@ -22,14 +22,14 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Look:
-    """How a scene is photographed and developed."""
+    """The parameters by which a scene is photographed and developed."""
 
     palette: float
     """0: the game's colours; 1: the camera's."""
     texture: float
     """0: the game's faint patterns; 1: the camera's."""
     haze: float
-    """Share of colour lost per metre, logarithmic."""
+    """Rate at which colour fades with distance, per metre (exponential)."""
     shadow: float
     """Share of light missing where the sun does not reach."""
     light: float
@@ -52,7 +52,7 @@ class Look:
     """Standard deviation in degrees."""
 
     def towards(self, other: "Look", gap: float) -> "Look":
-        """Return the look at the share `gap`, 0..1, of the way to another."""
+        """Interpolate linearly: this look at `gap` 0, the other one at 1."""
         ends = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Look(*(start * (1 - gap) + end * gap for start, end in ends))
 
@@ -80,7 +80,7 @@ CAMERA = Look(
     blur=1.3, vignette=0.5, noise=14.0, raised=0.9, wider=12.0, roll=3.5,
 )  # fmt: skip
 
-# strength of each `Texture`: flat, asphalt, slabs, grass, left, right, leaves, grain, clouds
+# amplitude of each `Texture`: flat, asphalt, slabs, grass, left, right, leaves, grain, clouds
 _GAME_STRENGTH = np.array([0, 0.04, 0.06, 0.08, 0.03, 0.03, 0.22, 0.03, 0.10], np.float32)
 _CAMERA_STRENGTH = np.array([0, 0.38, 0.42, 0.50, 0.46, 0.46, 0.64, 0.30, 0.40], np.float32)
 
@@ -92,10 +92,10 @@ def develop(
 
     Args:
         faces: The map.
-        camera: The camera that it was painted with.
-        plan: Where the street's edges are; for patterns and shadows.
-        look: The domain.
-        rng: Draws exposure, offsets of patterns, noise; as often for every look.
+        camera: The camera with which the map was painted.
+        plan: The street's plan, for patterns and shadows.
+        look: The look of the domain.
+        rng: Draws exposure, offsets of patterns and noise, equally often for every look.
     """
     size = (camera.size[0] // SUPERSAMPLING, camera.size[1] // SUPERSAMPLING)
     warmth, exposure = rng.standard_normal(2).tolist()
@@ -119,7 +119,7 @@ def develop(
 
 
 def _colours(faces: FaceMap, look: Look) -> UInt32[np.ndarray, " f"]:
-    """Colour of each face, four bytes as one number: shaded, and seen through haze."""
+    """Return each face's colour, shaded and seen through haze, as four bytes in one number."""
     surfaces, tints = faces.surfaces, faces.tints
     choice = _FIRST[surfaces] + tints // (1 + surfaces) % _COUNT[surfaces]
     colours = _PALETTE[0][choice] * (1 - look.palette) + _PALETTE[1][choice] * look.palette
@@ -141,7 +141,7 @@ def _texture_gain(
     rng: np.random.Generator,
     sun: int,
 ) -> Float[np.ndarray, "h w"]:
-    """Factor of each pixel's brightness: patterns and the shadow of one side of the street."""
+    """Return the brightness factor of each pixel: patterns, and the shadow of one side."""
     size = (camera.size[0] // SUPERSAMPLING, camera.size[1] // SUPERSAMPLING)
     kinds = _TEXTURE[faces.surfaces][faces.index[::SUPERSAMPLING, ::SUPERSAMPLING]]
     rays = Rays(camera, size)

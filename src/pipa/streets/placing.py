@@ -1,7 +1,7 @@
-"""What stands in a street, and where: one distribution of scenes, which both domains share.
+"""Placing of things in a street: one distribution of scenes, which both domains share.
 
-Context is as in real streets (vehicles in lanes, persons mostly on sidewalks, lights at
-crossings), depth is log-uniform so that sizes spread, and nothing stands inside another thing.
+Places are as in real streets (vehicles in lanes, persons mostly on sidewalks, lights at crossings),
+depth is log-uniform so that sizes vary, and no two things overlap.
 """
 
 import math
@@ -14,7 +14,7 @@ _NEAREST, _FARTHEST = 6.0, 75.0  # metres in which things are placed
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a street. Trucks and buses come before cars, or there is no room left for them."""
+    """Draw a street. Trucks and buses come before cars, which would leave no room for them."""
     plan = sample_plan(rng)
     lane = int(rng.integers(plan.lanes[1]))
     pose = Pose(
@@ -46,13 +46,13 @@ _SIZES = {
 
 
 class _Placer:
-    """Puts things into a scene; a thing that would stand in another is left out."""
+    """Puts things into a scene; a thing that would overlap another is left out."""
 
     def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
         self.rng, self.scene, self.plan = rng, scene, scene.plan
 
     def put(self, kind: str, x: float, z: float, heading: float = 0.0, scale: float = 1.0) -> bool:
-        """Place one thing if there is room; says whether."""
+        """Place a thing if there is room; return whether it was placed."""
         half, length = (size * scale for size in _SIZES[kind])
         cos, sin = abs(math.cos(heading)), abs(math.sin(heading))
         wide, deep = half * cos + length * sin, half * sin + length * cos
@@ -64,14 +64,14 @@ class _Placer:
         return True
 
     def depth(self, near: float = _NEAREST, far: float = _FARTHEST) -> float:
-        """Log-uniform metres."""
+        """Draw a log-uniform depth, in metres."""
         return math.exp(self.rng.uniform(math.log(near), math.log(far)))
 
     def vehicles(self) -> None:
-        """Large ones first, then cars in lanes, crossing cars and parked cars."""
-        for kind, chance, near in (("truck", 0.5, 12.0), ("bus", 0.6, 13.0)):
+        """Place large vehicles first, then cars in lanes, crossing cars and parked cars."""
+        for kind, probability, near in (("truck", 0.5, 12.0), ("bus", 0.6, 13.0)):
             for _ in range(2):
-                if self.rng.random() < chance:
+                if self.rng.random() < probability:
                     self._drive(kind, self.depth(near, 60.0))
         if self.plan.crossing and self.rng.random() < 0.35:
             x, heading = (
@@ -101,7 +101,7 @@ class _Placer:
             z += self.rng.uniform(5.3, 7.5)
 
     def people(self) -> None:
-        """Groups on sidewalks, some on the crossing, riders on the road, bicycles left behind."""
+        """Place groups on sidewalks and the crossing, riders on the road, and parked bicycles."""
         for _ in range(int(self.rng.integers(1, 5))):
             self._ride()
         for _ in range(int(self.rng.integers(3, 8))):
@@ -144,7 +144,7 @@ class _Placer:
             self.put("rider", x, self.depth(7.0, 45.0), heading, 1.2)
 
     def furniture(self) -> None:
-        """Lights, signs and lamps at the kerb, trees in rows, bushes, posts, bins."""
+        """Place lights, signs and lamps at the kerb, trees in rows, bushes, posts and bins."""
         for side in (-1, 1):
             self._signals(side, side * (self.plan.edge(side) + 0.45))
             self._rows(side, side * (self.plan.edge(side) + 0.45))

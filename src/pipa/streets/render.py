@@ -1,4 +1,4 @@
-"""One image of Streets and its labels, from a seed."""
+"""Rendering of one image of Streets and its labels from a seed."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pipa.streets.surfaces import SURFACES
 
 Domain = Literal["game", "camera"]
 SMALLEST = 32
-"""Fewest rows or columns of an image."""
+"""Minimum number of rows or columns of an image."""
 
 
 def street(
@@ -32,7 +32,7 @@ def street(
         domain: "game" (the labelled source) or "camera" (the target).
         height: Rows, at least 32.
         width: Columns, at least 32; twice the height shows the scene as meant.
-        gap: How far the camera's look is from the game's, 0 (equal) to 1 (unlearnable).
+        gap: Distance of the camera's look from the game's, 0 (equal) to 1 (unlearnable).
 
     Returns:
         The RGB image, and Cityscapes train ids, 255 where there is no class.
@@ -50,7 +50,7 @@ def street(
 
 
 def check_arguments(seed: int, domain: str, height: int, width: int, gap: float) -> None:
-    """Refuse what cannot be drawn.
+    """Check the arguments of `street`.
 
     Raises:
         PipaError: The gap, the size, the seed or the domain is out of range.
@@ -67,7 +67,7 @@ def check_arguments(seed: int, domain: str, height: int, width: int, gap: float)
 
 
 def _labels(faces: FaceMap) -> UInt8[np.ndarray, "h w"]:
-    """The class that most of a pixel's four points have; of two equal pairs, the thinner one."""
+    """Return the most frequent class of a pixel's four points; the thinner one of two pairs."""
     ranks = _RANK[faces.surfaces].astype(np.uint8)[faces.index]
     a, b, c, d = ranks[::2, ::2], ranks[::2, 1::2], ranks[1::2, ::2], ranks[1::2, 1::2]
     ab, cd, ba, dc = cv2.min(a, b), cv2.min(c, d), cv2.max(a, b), cv2.max(c, d)
@@ -80,7 +80,7 @@ def _labels(faces: FaceMap) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(_CLASS[result])
 
 
-# from the ground up to what is thin: where two classes tie, the later one is kept
+# from the ground to thin things: where two classes tie, the later one is kept
 _ORDER = (10, 9, 0, 1, 2, 3, 8, 4, 16, 14, 15, 13, 255, 11, 12, 17, 18, 7, 6, 5)
 _CLASS = np.array(_ORDER, dtype=np.uint8)
 _RANK = np.array([_ORDER.index(surface.label) for surface in SURFACES])

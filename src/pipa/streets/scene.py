@@ -1,7 +1,7 @@
-"""What a street scene consists of, in metres; how wide a street is and what lines it.
+"""The parts of a street scene, in metres; the street's widths and what lines its sides.
 
-Everything is drawn from the generator that is passed in. What stands in the street is in
-`placing`; nothing here is drawn on a screen.
+Everything is drawn from the generator that is passed in. `placing` adds the things in the street,
+`stage` turns a scene into faces.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 KERB = 0.22  # metres
-_END = 150.0  # metres; the end of the façades
+_END = 150.0  # metres; the façades end here
 
 
 class Footprint(NamedTuple):
@@ -31,12 +31,12 @@ class Footprint(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that stands in the street."""
+    """A thing in the street."""
 
     kind: str
-    """What `catalogue.models` knows."""
+    """One of the kinds of `catalogue.models`."""
     choice: int
-    """Which of that kind's models, modulo their number."""
+    """Index of the model of that kind, modulo their number."""
     x: float
     z: float
     heading: float
@@ -62,11 +62,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The street itself; distances from its middle, in metres."""
+    """The street itself; distances are from its middle, in metres."""
 
     lane: float
     lanes: tuple[int, int]
-    """Number on the left (oncoming) and on the right."""
+    """Number of lanes on the left (oncoming) and on the right."""
     parking: tuple[float, float]
     walk: tuple[float, float]
     verge: tuple[float, float]
@@ -74,45 +74,45 @@ class Plan:
     garden: tuple[float, float]
     """Grass between sidewalk and façade."""
     crossing: float | None
-    """Where the zebra crossing starts."""
+    """Depth at which the zebra crossing starts."""
     dashed: bool
     tint: int
 
     def edge(self, side: int) -> float:
-        """Half-width of the road on one side (-1 or 1)."""
+        """Return the half-width of the road on one side (-1 or 1)."""
         i = (side + 1) // 2
         return self.lanes[i] * self.lane + self.parking[i]
 
     def pavement(self, side: int) -> tuple[float, float]:
-        """Inner and outer edge of the sidewalk."""
+        """Return the inner and the outer edge of the sidewalk."""
         i = (side + 1) // 2
         inner = self.edge(side) + self.verge[i]
         return inner, inner + self.walk[i]
 
     def front(self, side: int) -> float:
-        """Where the façades are."""
+        """Return the distance of the façades."""
         return self.pavement(side)[1] + self.garden[(side + 1) // 2]
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the camera is within the street, in units that a `Look` turns into a `Camera`."""
+    """Position and direction of the camera, in units that a `Look` turns into a `Camera`."""
 
     x: float
     height: float
     view: float
-    """Field of view, degrees."""
+    """Field of view in degrees."""
     horizon: float
     """Row of the horizon as a share of the height."""
     yaw: float
     roll: float
-    """Standard normal; the look says how many degrees it means."""
+    """Standard normal; the look scales it to degrees."""
     bend: float
 
 
 @dataclass
 class Scene:
-    """Everything that both domains share."""
+    """A scene, without the look: both domains share it."""
 
     plan: Plan
     pose: Pose
@@ -120,7 +120,7 @@ class Scene:
     things: list[Thing] = field(default_factory=list)
 
     def ground(self, x: float, z: float) -> tuple[str, float, float]:
-        """The surface at a place, and from which to which x it reaches there."""
+        """Return the surface at a place, and its left and right end there."""
         side, plan = 1 if x > 0 else -1, self.plan
         edge, (inner, outer) = plan.edge(side), plan.pavement(side)
         if abs(x) > edge and any(
@@ -143,8 +143,10 @@ class Scene:
 def sample_plan(rng: np.random.Generator) -> Plan:
     """Draw the widths of a street."""
 
-    def pair(low: float, high: float, chance: float) -> tuple[float, float]:
-        first, second = (rng.uniform(low, high) if rng.random() < chance else 0.0 for _ in "ab")
+    def pair(low: float, high: float, probability: float) -> tuple[float, float]:
+        first, second = (
+            rng.uniform(low, high) if rng.random() < probability else 0.0 for _ in "ab"
+        )
         return first, second
 
     return Plan(

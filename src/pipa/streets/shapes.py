@@ -1,8 +1,8 @@
-"""Faces in metres: models made of flat convex polygons, placed in a world, painted into a map.
+"""Faces in metres: models of flat convex polygons, placed in a world and painted into a map.
 
-X points right, Y up, Z along the street. Painter's order, far to near: what is placed with a
-larger key is painted earlier. The map holds, for each pixel, the number of the face seen there;
-colours and labels are one look-up away. Nothing here knows classes or domains.
+X points right, Y up, Z along the street. Faces are painted far to near: a model with a larger key
+comes earlier. The map holds, for each pixel, the number of the face seen there; colours and labels
+are one look-up away. Nothing here depends on classes or domains.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from pipa.streets.surfaces import surface
 Points = Float[np.ndarray, "n 3"]
 Corners = Float[np.ndarray, "4 3"]
 
-_SUBPIXEL = 3  # bits after the point that OpenCV's polygons keep
-_NEAR = 0.3  # metres; vertices nearer than this are moved here, always outside of the view
-_BEND_END = 120.0  # metres; beyond, the street goes straight on
+_SUBPIXEL = 3  # fractional bits of the corners of OpenCV's polygons
+_NEAR = 0.3  # metres; nearer vertices are moved here, always outside of the image
+_BEND_END = 120.0  # metres; beyond it, the street is straight
 
 
 class Model(NamedTuple):
@@ -31,11 +31,11 @@ class Model(NamedTuple):
     surfaces: Int[np.ndarray, " f"]
     shades: Float[np.ndarray, " f"]
     solid: bool
-    """Whether faces are seen from outside only (wound anticlockwise)."""
+    """Whether faces are visible from outside only (wound anticlockwise)."""
 
 
 class Sketch:
-    """Collects faces; `model()` closes it. Order is painter's order within the thing."""
+    """Collects faces for a model; later faces are painted over earlier ones."""
 
     def __init__(self, *, solid: bool = False) -> None:
         self._solid = solid
@@ -80,7 +80,7 @@ class Sketch:
         self.face(np.stack([a - side, b - side, b + side, a + side]), name, shade)
 
     def model(self) -> Model:
-        """Everything added so far as arrays."""
+        """Return the faces added so far as arrays."""
         return Model(
             np.concatenate(self._points),
             np.array(self._counts),
@@ -99,7 +99,7 @@ def prism(
     top: tuple[float, float, float, float],
     heights: tuple[float, float],
 ) -> dict[str, Corners]:
-    """Faces of a box whose top may be smaller: rear (nearest), front, left, right, top.
+    """Return the faces of a box whose top may be smaller: rear (nearest), front, left, right, top.
 
     Args:
         bottom: x0, x1, z0, z1 of the lower rectangle.
@@ -123,7 +123,7 @@ def prism(
 def patches(
     corners: Corners, across: Sequence[tuple[float, float]], up: Sequence[tuple[float, float]]
 ) -> Float[np.ndarray, "q 4 3"]:
-    """Rectangles drawn on a face: every span `across` (0 left, 1 right) with every span `up`."""
+    """Return rectangles on a face: each span `across` (0 left, 1 right) with each span `up`."""
     s, t = np.array(across, dtype=np.float64), np.array(up, dtype=np.float64)
     s4 = np.tile(s[:, [0, 1, 1, 0]], (len(t), 1))[..., None]
     t4 = np.repeat(t[:, [0, 0, 1, 1]], len(s), axis=0)[..., None]
@@ -134,12 +134,12 @@ def patches(
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole: where it stands, how it looks. Angles in radians, lengths in metres or pixels."""
+    """A pinhole camera. Angles are in radians, lengths in metres or pixels."""
 
     x: float
     height: float
     focal: float
-    """Pixels of the map."""
+    """Focal length in pixels of the map."""
     yaw: float
     roll: float
     horizon: float
@@ -147,10 +147,10 @@ class Camera:
     size: tuple[int, int]
     """Rows and columns of the map."""
     bend: float
-    """How the street curves: x is shifted by bend * z**2."""
+    """Curvature of the street: x is shifted by bend * z**2."""
 
     def project(self, points: Points) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
-        """Columns and rows in the map, and depth in metres."""
+        """Return columns and rows in the map, and depth in metres."""
         far = np.minimum(points[:, 2], _BEND_END)
         x = points[:, 0] - self.x + self.bend * far * (2 * points[:, 2] - far)
         cos, sin = np.cos(self.yaw), np.sin(self.yaw)
@@ -165,7 +165,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class FaceMap:
-    """What is seen where, and of what kind each face is."""
+    """The face seen at each pixel, and the properties of each face."""
 
     index: UInt16[np.ndarray, "h w"]
     surfaces: Int[np.ndarray, " f"]
@@ -175,7 +175,7 @@ class FaceMap:
 
 
 class World:
-    """Models placed in metres, each with a key that says when it is painted."""
+    """Models at their places in metres, each with a key that decides when it is painted."""
 
     def __init__(self) -> None:
         self._placed: list[tuple[float, Points, Model, int]] = []
@@ -190,9 +190,9 @@ class World:
         scale: float | tuple[float, float, float] = 1.0,
         tint: int = 0,
     ) -> None:
-        """Put a model at (x, z), turned anticlockwise from above by `heading` radians.
+        """Put a model at (x, z), turned by `heading` radians, anticlockwise as seen from above.
 
-        `scale` is a factor, or one for each of x, y and z.
+        `scale` is one factor, or one each for x, y and z.
         """
         points = model.points * np.asarray(scale)
         if heading:
@@ -204,7 +204,7 @@ class World:
     def paint(self, camera: Camera) -> FaceMap:
         """Project all faces at once and fill them, far to near.
 
-        The face that was placed first with the largest key is where no other is: the sky.
+        Pixels without any other face show the first one with the largest key: the sky.
         """
         placed = sorted(self._placed, key=lambda entry: -entry[0])
         points = np.concatenate([entry[1] for entry in placed])
@@ -236,7 +236,7 @@ def _visible(
     solid: Bool[np.ndarray, " f"],
     size: tuple[int, int],
 ) -> Bool[np.ndarray, " f"]:
-    """Faces that touch the map, are not specks, and do not show their back."""
+    """Select faces that touch the map, are not specks, and do not show their back."""
     following = np.arange(1, len(pixels) + 1)
     following[starts + counts - 1] = starts
     x, y = pixels[:, 0], pixels[:, 1]

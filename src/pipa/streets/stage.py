@@ -1,4 +1,4 @@
-"""A scene in metres becomes faces: the street's ground, its two sides, what stands in it."""
+"""Building of a scene from faces: the ground, both sides of the street, and its things."""
 
 from functools import cache
 
@@ -9,17 +9,17 @@ from pipa.streets.catalogue import models
 from pipa.streets.scene import KERB, Plan, Scene, Segment, Thing
 from pipa.streets.shapes import Model, Sketch, World, patches
 
-_BACKDROP, _GROUND = 1e6, 1e4  # painted before everything that stands
+_BACKDROP, _GROUND = 1e6, 1e4  # painted before everything else
 _BREAKS = np.concatenate([[1.0], np.geomspace(4, 160, 13), [400.0]])
-_FINE = 45.0  # metres; beyond, small details are left out
+_FINE = 45.0  # metres; beyond it, small details are left out
 
 
 def build(scene: Scene, rng: np.random.Generator) -> World:
-    """All faces of a scene.
+    """Build all faces of a scene.
 
     Args:
-        scene: What stands where.
-        rng: Draws what does not matter to the layout: skylines, which windows are there.
+        scene: The scene.
+        rng: Draws details that do not change the layout: the skyline and the windows.
     """
     world = World()
     _backdrop(world, rng, scene.plan.tint)
@@ -55,7 +55,7 @@ def _thing(world: World, thing: Thing, scene: Scene) -> None:
 
 @cache
 def _shadow(ground: str) -> Model:
-    """A dark rectangle with cut corners on the ground, two metres each way."""
+    """Build a dark rectangle with cut corners on the ground, two metres each way."""
     sketch = Sketch()
     ring = np.array([(-1, -0.6), (-0.6, -1), (0.6, -1), (1, -0.6)])
     ring = np.concatenate([ring, -ring])
@@ -65,7 +65,7 @@ def _shadow(ground: str) -> Model:
 
 @cache
 def _open_land() -> Model:
-    """The sky, which is wherever nothing else is, and grass up to the horizon."""
+    """Build the sky, the background of everything, and grass up to the horizon."""
     sketch = Sketch()
     sketch.face([(-1, 0, 900), (1, 0, 900), (0, 1, 900)], "sky")
     z = np.concatenate([_BREAKS, [1200.0]])
@@ -96,7 +96,7 @@ def _backdrop(world: World, rng: np.random.Generator, tint: int) -> None:
 
 @cache
 def _distant(name: str) -> Model:
-    """A house or a clump of trees, 1 m wide and tall, on the horizon."""
+    """Build a house or a clump of trees for the horizon, 1 m wide and tall."""
     sketch = Sketch()
     if name == "far_wall":
         sketch.face([(0, 0), (1, 0), (1, 1), (0, 1)], name, 0.95)
@@ -142,7 +142,7 @@ def _zebra(sketch: Sketch, plan: Plan, z: float) -> None:
 def _strip(
     x0: float, x1: float, dashes: Float[np.ndarray, " d"] | None = None
 ) -> Float[np.ndarray, "q 4 3"]:
-    """A band of the ground along the street, in pieces so that it can bend; or 3 m dashes."""
+    """Build a band of ground along the street, in pieces that can follow a bend; or 3 m dashes."""
     z0, z1 = (_BREAKS[:-1], _BREAKS[1:]) if dashes is None else (dashes, dashes + 3)
     quads = np.zeros((len(z0), 4, 3))
     quads[:, :, 0] = (x0, x1, x1, x0)
@@ -169,7 +169,7 @@ def _segment(world: World, part: Segment, plan: Plan, rng: np.random.Generator) 
 
 
 def _behind(world: World, part: Segment, rng: np.random.Generator) -> None:
-    """Trees, or a house that stands back, beyond a low segment."""
+    """Place trees, or a house, behind a low segment."""
     key = part.z1 + 0.01
     if rng.random() < 0.3 and part.z0 > 8:
         house = Sketch()
@@ -185,7 +185,7 @@ def _behind(world: World, part: Segment, rng: np.random.Generator) -> None:
 
 
 def _face(part: Segment, height: float, low: float = 0.0) -> Float[np.ndarray, "4 3"]:
-    """The front of a segment; corners run along the street, bottom first."""
+    """Return the front of a segment; corners run along the street, bottom first."""
     x = part.side * part.front
     return np.array(
         [(x, low, part.z0), (x, low, part.z1), (x, height, part.z1), (x, height, part.z0)]
@@ -193,7 +193,7 @@ def _face(part: Segment, height: float, low: float = 0.0) -> Float[np.ndarray, "
 
 
 def _end(part: Segment, height: float, depth: float) -> Float[np.ndarray, "4 3"]:
-    """The end of a segment that looks at the camera."""
+    """Return the end of a segment that faces the camera."""
     x, far = part.side * part.front, part.side * (part.front + depth)
     corners = [(x, 0, part.z0), (far, 0, part.z0), (far, height, part.z0), (x, height, part.z0)]
     return np.array(corners, dtype=np.float64)
@@ -237,7 +237,7 @@ def _wall(sketch: Sketch, part: Segment) -> None:
 
 
 def _fence(sketch: Sketch, part: Segment) -> None:
-    """Planks without gaps, every other one darker."""
+    """Draw planks without gaps, every other one darker."""
     step = 0.4 if part.z0 < 25 else 1.2
     count = max(int((part.z1 - part.z0) / step), 2)
     planks = patches(
@@ -249,7 +249,7 @@ def _fence(sketch: Sketch, part: Segment) -> None:
 
 
 def _rail(sketch: Sketch, part: Segment) -> None:
-    """Bars that one can look through."""
+    """Draw bars with gaps between them."""
     step = 0.4 if part.z0 < 25 else 0.8
     count = max(int((part.z1 - part.z0) / step), 2)
     bars = [(i / count, (i + 0.4) / count) for i in range(count)]

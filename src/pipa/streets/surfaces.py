@@ -1,7 +1,7 @@
-"""What Streets is made of: every surface, its class, its texture, and its colours in both domains.
+"""The surfaces of Streets: each has a class, a texture, and colours in both domains.
 
-A surface has the same number of colours in `game` (saturated) and `camera` (muted); a thing keeps
-its choice, so the gap between the domains is a straight line from one colour to the other.
+A surface has as many colours in `game` (saturated) as in `camera` (muted); a thing has the same
+index in both, so the gap between the domains is a straight line from one colour to the other.
 """
 
 from enum import IntEnum
@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 
 
 class Texture(IntEnum):
-    """Which pattern modulates a surface; see `textures.pattern`."""
+    """The pattern of a surface; see `textures.pattern`."""
 
     FLAT = 0
     ASPHALT = 1
@@ -207,13 +207,13 @@ _TABLE: dict[str, Surface] = {
 }
 
 SURFACES: tuple[Surface, ...] = tuple(_TABLE.values())
-"""Every surface; a face of a scene names one by its place here."""
+"""Every surface; a face of a scene holds the index of its surface here."""
 
 _INDEX = {name: i for i, name in enumerate(_TABLE)}
 
 
 def surface(name: str) -> int:
-    """Place of a surface in `SURFACES`.
+    """Return the index of a surface in `SURFACES`.
 
     Raises:
         KeyError: There is no such surface.

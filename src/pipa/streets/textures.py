@@ -1,6 +1,6 @@
-"""Patterns in metres: where each pixel's ray meets ground or façades, and what lies there.
+"""Patterns of the ground and the façades, in metres, looked up where each pixel's ray ends.
 
-A pattern is about -1 to 1 per pixel and lightens or darkens a surface. Tiles are made once from
+A pattern lightens or darkens a surface; its values are about -1 to 1. Tiles are made once from
 fixed seeds; an image takes random offsets into them.
 """
 
@@ -19,14 +19,14 @@ Pixels = Int[np.ndarray, " n"]
 
 _TILE = 512  # pixels; a power of two, because tiles repeat by masking
 _PER_METRE = 24.0
-_FADE = 14.0  # metres; beyond, patterns lose contrast instead of flickering
+_FADE = 14.0  # metres; beyond it, patterns lose contrast instead of flickering
 
 
 class Rays:
-    """The directions in which an image's pixels look, roll taken out, and what they meet."""
+    """The rays of an image's pixels, without the camera's roll, and the points where they end."""
 
     def __init__(self, camera: Camera, size: tuple[int, int]) -> None:
-        """Take the camera in pixels of the map, and the image's rows and columns."""
+        """Compute the rays of a camera (in pixels of the map) for an image's rows and columns."""
         per_pixel = camera.size[0] / size[0]
         row = np.arange(size[0], dtype=np.float32)[:, None] * np.float32(per_pixel)
         column = np.arange(size[1], dtype=np.float32) * np.float32(per_pixel)
@@ -38,7 +38,7 @@ class Rays:
         self._cos, self._sin = np.float32(np.cos(camera.yaw)), np.float32(np.sin(camera.yaw))
 
     def ground(self, pixels: Pixels) -> tuple[Values, Values, Values]:
-        """x, z and depth in metres where the rays meet the ground; far above the horizon."""
+        """Return x, z and depth in metres where the rays meet the ground; far above the horizon."""
         u, v, camera = self.right[pixels], self.down[pixels], self._camera
         depth = np.float32(camera.height) / np.maximum(v, np.float32(2e-3))
         z = depth * (self._cos - self._sin * u)
@@ -46,7 +46,7 @@ class Rays:
         return x - np.float32(camera.bend) * z * z, z, depth
 
     def facade(self, pixels: Pixels, front: float) -> tuple[Values, Values, Values]:
-        """z, y and depth in metres where the rays meet the plane x = front."""
+        """Return z, y and depth in metres where the rays meet the plane x = front."""
         u, v, distance = self.right[pixels], self.down[pixels], front - self._camera.x
         towards = (self._cos * u + self._sin) * np.float32(np.sign(distance))
         depth = np.float32(abs(distance)) / np.maximum(towards, np.float32(2e-3))
@@ -64,7 +64,7 @@ def pattern(
     fronts: tuple[float, float],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "h w"]:
-    """How light or dark each pixel's pattern is, about -1 to 1.
+    """Return the pattern at each pixel, from dark to light, about -1 to 1.
 
     Args:
         kinds: The `Texture` of each pixel.
@@ -116,7 +116,7 @@ def _look_up(tile: Plane, x: Values, y: Values, shift: Int[np.ndarray, " 2"]) ->
 
 @cache
 def _tiles() -> tuple[Plane, ...]:
-    """Asphalt, slabs, grass, bricks, plaster, leaves, clouds."""
+    """Make the tiles: asphalt, slabs, grass, bricks, plaster, leaves and clouds."""
     rough, fine, soft = _noise(1, 1.2), _noise(2, 0.5), _noise(3, 2.2)
     slabs = 0.5 * _cells(4, (0.89, 0.89), 0.0) + 0.5 * rough
     bricks = 0.7 * _cells(5, (0.42, 0.97), 0.5) + 0.4 * rough
@@ -133,19 +133,19 @@ def _tiles() -> tuple[Plane, ...]:
 
 
 def _noise(seed: int, slope: float) -> Plane:
-    """Noise of many octaves that repeats; power falls with frequency ** slope. Unit deviation."""
+    """Make periodic noise of unit deviation, whose power falls with frequency ** slope."""
     white = np.random.default_rng(seed).standard_normal((_TILE, _TILE))
     y, x = np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]
     radius = np.maximum(np.hypot(x, y), 1.5 / _TILE)
     noise = np.fft.irfft2(np.fft.rfft2(white) * radius**-slope, s=(_TILE, _TILE))
     noise = (noise - noise.mean()) / noise.std()
-    # sixteenths, so that libraries' last bits of the transform do not matter
+    # sixteenths, so that the last bits of a library's transform do not matter
     rounded: Plane = (np.round(np.clip(noise, -2.5, 2.5) * 16) / 16 * 0.5).astype(np.float32)
     return rounded
 
 
 def _cells(seed: int, size: tuple[float, float], offset: float) -> Plane:
-    """Bricks or slabs: one value per cell, dark joints.
+    """Make bricks or slabs: one value per cell, and dark joints.
 
     Args:
         seed: Decides the values.

@@ -1,4 +1,4 @@
-"""Cars, trucks, buses and bicycles as models. Heading 0 drives away from the camera."""
+"""Models of cars, trucks, buses and bicycles. Those with heading 0 drive away from the camera."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ _RIM = np.linspace(0, 2 * np.pi, 11)
 
 
 def car(length: float, height: float, nose: float, tail: float) -> Model:
-    """A car 1.8 m wide.
+    """Build a car 1.8 m wide.
 
     Args:
-        length: Metres from bumper to bumper.
-        height: Metres to the roof.
-        nose: Metres of bonnet.
-        tail: Metres of boot.
+        length: Distance from bumper to bumper, in metres.
+        height: Height of the roof, in metres.
+        nose: Length of the bonnet, in metres.
+        tail: Length of the boot, in metres.
     """
     half, z0, z1, belt = 0.9, -length / 2, length / 2, 0.62 * height
     sketch = Sketch(solid=True)
@@ -48,7 +48,7 @@ def car(length: float, height: float, nose: float, tail: float) -> Model:
 
 
 def truck(length: float, height: float) -> Model:
-    """A lorry 2.5 m wide: a closed box behind a cab."""
+    """Build a lorry 2.5 m wide: a closed box behind a cab."""
     half, z0, z1 = 1.25, -length / 2, length / 2
     sketch = Sketch(solid=True)
     cab = prism(
@@ -80,7 +80,7 @@ def truck(length: float, height: float) -> Model:
 
 
 def bus(length: float, height: float) -> Model:
-    """A city bus 2.5 m wide, glass all around."""
+    """Build a city bus 2.5 m wide, with windows on all sides."""
     half, z0, z1 = 1.25, -length / 2, length / 2
     sketch = Sketch(solid=True)
     body = prism((-half, half, z0, z1), (-half, half, z0, z1), (0.35, height))
@@ -131,7 +131,7 @@ def _box(sketch: Sketch, faces: dict[str, Corners], name: str) -> None:
 
 
 def _wheel(sketch: Sketch, x: float, z: float, radius: float, tyre: str, hub: str) -> None:
-    """A disc in the plane of the side at `x`, wound so that it is seen from outside."""
+    """Draw a disc in the plane of the side at `x`, visible from outside."""
     turn = _RIM[:-1] * np.sign(x)
     for size, name in ((radius, tyre), (radius * 0.55, hub)):
         y, along = radius + size * np.sin(turn), z + size * np.cos(turn)
@@ -141,7 +141,7 @@ def _wheel(sketch: Sketch, x: float, z: float, radius: float, tyre: str, hub: st
 def _tyres(
     sketch: Sketch, half: float, z0: float, z1: float, name: str, radius: float = 0.3
 ) -> None:
-    """Draw what is seen of the wheels below the bumpers, at both ends."""
+    """Draw the parts of the wheels that are visible below the bumpers, at both ends."""
     for x in (-half + 0.05, half - 0.4):
         low = prism((x, x + 0.35, z0, z1), (x, x + 0.35, z0, z1), (0.0, radius))
         for side in ("rear", "front"):
@@ -149,7 +149,7 @@ def _tyres(
 
 
 def _ring(x: float, y: float, outer: float, inner: float) -> np.ndarray:
-    """Ten quadrilaterals that make a wheel in the plane z = 0."""
+    """Return ten quadrilaterals that make a wheel in the plane z = 0."""
     wheel = np.column_stack([np.cos(_RIM), np.sin(_RIM), np.zeros(11)])
     centre = np.array([x, y, 0.0])
     a, b = centre + outer * wheel, centre + inner * wheel

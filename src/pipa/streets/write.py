@@ -1,7 +1,7 @@
-"""Streets on disk, in the plain folder layout, so that it is read like users' own data.
+"""Writing of Streets in the plain folder layout, so that it is read like users' own data.
 
 classes.yaml; source/{images,labels}; target/images; val/{images,labels}; test/{images,labels}. The
-target has no labels: nothing could read them by accident. Each split has seeds of its own.
+target has no labels, so that nothing can read them by accident. No two splits share a seed.
 """
 
 import multiprocessing
@@ -74,13 +74,13 @@ def write_streets(
         test: Number of labelled images with the camera's look, in `test`.
         height: Rows of each image.
         width: Columns of each image.
-        gap: How far the camera's look is from the game's, 0..1.
-        seed: Decides everything; another seed draws entirely other streets.
-        workers: Processes that draw; 1: this one.
-        progress: Called with the number of images that are ready, and the number of all.
+        gap: Distance of the camera's look from the game's, 0..1.
+        seed: Decides everything; another seed draws entirely different streets.
+        workers: Number of processes that draw; 1: only this one.
+        progress: Called with the number of finished images and the total number.
 
     Raises:
-        PipaError: The folder holds something or cannot be written; a number is out of range.
+        PipaError: The folder is not empty or cannot be written, or a number is out of range.
     """
     counts = dict(zip(_SPLITS, (source, target, validation, test), strict=True))
     check_arguments(seed, "camera", height, width, gap)
@@ -115,12 +115,12 @@ def _refuse_if_full(folder: Path) -> None:
 
 def _jobs(root: Path, counts: dict[_Split, int], seed: int) -> Iterator[_Job]:
     """Make the folders, and list the images of all splits."""
-    for place, (split, count) in enumerate(counts.items()):
+    for index, (split, count) in enumerate(counts.items()):
         images, labels = root / split.name / "images", root / split.name / "labels"
         images.mkdir(parents=True)
         if split.labelled:
             labels.mkdir()
-        first = (seed * len(_SPLITS) + place) * _ROOM
+        first = (seed * len(_SPLITS) + index) * _ROOM
         for i in range(count):
             name = f"{i:06d}.png"
             label = labels / name if split.labelled else None
@@ -128,14 +128,14 @@ def _jobs(root: Path, counts: dict[_Split, int], seed: int) -> Iterator[_Job]:
 
 
 def _run(draw: Callable[[_Job], None], jobs: list[_Job], workers: int) -> Iterable[None]:
-    """Do the jobs; the results come in order, each when it is ready."""
+    """Do the jobs; yield their results in order, each as soon as it is ready."""
     if workers <= 1 or len(jobs) < 2:
         yield from map(draw, jobs)
         return
     # fork: a user's script needs no `if __name__ == "__main__"`; elsewhere it is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # ends OpenCV's threads: a forked process waits for ever for its copies
+    cv2.setNumThreads(1)  # ends OpenCV's threads: a forked process would wait forever for them
     try:
         with ProcessPoolExecutor(workers, context) as pool:
             yield from pool.map(draw, jobs, chunksize=8)
@@ -153,7 +153,7 @@ def _draw(
 
 
 def _palette() -> UInt8[np.ndarray, "k 3"]:
-    """Colours of 0..255 as in Cityscapes; black where there is no class."""
+    """Return Cityscapes' colours for the ids 0..255; black for ids without a class."""
     from pipa.classes import CITYSCAPES
 
     palette = np.zeros((256, 3), dtype=np.uint8)
