@@ -111,6 +111,14 @@ def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> li
     return [best]
 
 
+def training_device(options: Mapping[str, Any]) -> str:
+    """Where Lightning's trainer will train: "cpu", or "cuda" for any accelerator."""
+    accelerator = str(options.get("accelerator") or "auto")
+    if accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cpu" if accelerator == "cpu" else "cuda"
+
+
 def uses_several(options: Mapping[str, Any]) -> bool:
     """Whether Lightning's trainer will train in several processes; the command line gives words."""
     devices = options.get("devices") or "auto"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
@@ -27,6 +26,7 @@ from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
 from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
+from pipa.models.layout import use_fast_layout
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import (
@@ -34,6 +34,7 @@ from pipa.run.engine import (
     earlier_metrics,
     environment,
     hush_lightning,
+    training_device,
     validation_interval,
 )
 from pipa.run.judging import Judge, as_record, in_words
@@ -115,7 +116,7 @@ def train(
             **(student.options or {}),
         )
         network.labels = data.labels
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
+        use_fast_layout(network, training_device(trainer))
         module = build_method(
             method,
             network,
