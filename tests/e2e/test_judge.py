@@ -1,0 +1,87 @@
+"""A run that is judged without labels: what it says, and what it keeps."""
+
+import json
+
+import builders
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipa.classes import LabelSpace
+from pipa.models.build import create_segmenter
+from pipa.models.saved import load_segmenter
+from pipa.run.judging import Judge
+from pipa.run.train import write_run
+from pipa.uda.source_only import SourceOnly
+
+from .conftest import TINY
+
+SPACE = LabelSpace(("ground", "water", "forest"), ((90, 60, 40), (30, 60, 200), (20, 140, 30)))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    source = builders.folder(tmp_path / "synthetic", 4)
+    target = builders.folder(tmp_path / "photos", 6, labelled=False, shift=25, seed=50)
+    return f"--data.source={source}", f"--data.target={target}"
+
+
+def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, tmp_path):
+    given = [*pair, *TINY, "--method.name=daformer", "--method.start=6", "--judge=4"]
+    given += ["--trainer.max_steps=12", "--trainer.val_check_interval=3"]
+    done = pipa("train", *given, f"--out={tmp_path / 'run'}")
+    assert done.code == 0, done.err
+    assert "Judged without labels: adapted" in done.out.replace("\n", " ")
+    record = json.loads((tmp_path / "run" / "results.json").read_text())["judgement"]
+    assert record["outcome"] in ("better", "worse", "not distinguishable")
+    assert set(record["figures"]["models"]) == {"adapted", "source-only"}
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    adapted, before = (
+        load_file(tmp_path / "run" / name / "model.safetensors")
+        for name in ("model", "source_only")
+    )
+    same = all(torch.equal(adapted[name], before[name]) for name in adapted)
+    assert same == (record["outcome"] == "worse")
+    header = (tmp_path / "run" / "metrics.csv").read_text().partition("\n")[0]
+    assert {"judge/score", "judge/same", "pseudo/water", "pseudo/weight"} <= set(header.split(","))
+
+    again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
+    assert again.code == 0, again.err
+    assert "score" in again.out
+    assert len(json.loads((tmp_path / "judged.json").read_text())["models"]) == 2
+
+
+def test_judging_needs_a_target(pipa, pair, tmp_path):
+    given = [pair[0], *TINY, "--method.name=source_only", "--judge=4", "--trainer.max_steps=2"]
+    refused = pipa("train", *given, f"--out={tmp_path / 'run'}")
+    assert refused.code == 2
+    assert "--judge" in refused.err
+    assert refused.err.count("\n") == 1
+
+
+def test_what_adaptation_destroyed_is_not_kept(tmp_path):
+    """A student that says one class everywhere, against one that tells the colours apart."""
+    torch.manual_seed(0)
+    student = create_segmenter("small", 3)
+    student.labels = SPACE
+    labels = [builders.mosaic(i) for i in range(12)]
+    images = [builders.picture(label, i) for i, label in enumerate(labels)]
+    optimizer = torch.optim.AdamW(student.parameters(), 3e-3)
+    for step in range(60):
+        i = step % len(images)
+        x = torch.from_numpy(images[i]).permute(2, 0, 1)[None].float() / 255
+        loss = torch.nn.functional.cross_entropy(student(x), torch.from_numpy(labels[i])[None])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    judging = Judge(images, np.bincount(np.concatenate(labels).ravel()), start=1, every=1)
+    judging.source_only = {name: value.clone() for name, value in student.state_dict().items()}
+    with torch.no_grad():
+        student.head.classify.bias[0] += 100
+    run = write_run(tmp_path / "run", SourceOnly(student, SPACE), None, 1.0, judging)
+    assert "made it worse: the source-only model is kept" in run.verdict
+    kept = load_segmenter(tmp_path / "run")
+    assert len(np.unique(kept.predict(images[0]))) > 1
+    lost = load_segmenter(tmp_path / "run" / "model_adapted")
+    assert len(np.unique(lost.predict(images[0]))) == 1
