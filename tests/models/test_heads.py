@@ -10,6 +10,7 @@ import pipa
 from pipa.errors import PipaError
 from pipa.models.backbones import settings_of
 from pipa.models.build import HEADS
+from pipa.models.daformer import DAFormerHead, stacked
 from pipa.models.deeplab import DeepLabV2Head
 from pipa.models.segformer import SegFormerHead
 
@@ -138,6 +139,23 @@ def test_segformer_is_linear_layers_of_all_levels_and_one_that_joins_them():
     joined = (joined - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
     logits = joined.clamp(min=0) @ head.classify.weight[:, :, 0, 0].T + head.classify.bias
     torch.testing.assert_close(head(maps), logits.permute(0, 3, 1, 2), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dilations", [None, (1, 2, 3)])
+def test_the_pointwise_branch_is_the_one_over_the_stack(dilations):
+    """Values and gradients, of the embeddings too, of the convolution as it is written down."""
+    head = DAFormerHead([3, 4, 5, 6], CLASSES, width=8, dilations=dilations).double()
+    branch = head.fuse if dilations is None else head.fuse.branches[0][0]
+    inputs = [map_.requires_grad_() for map_ in random_maps([3, 4, 5, 6])]
+    expected = stacked(head.embed, inputs)
+    for module in branch:
+        expected = module(expected)
+    found = branch(head.embed, inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    weights = [*inputs, *head.embed.parameters(), *branch.parameters()]
+    gradients = [torch.autograd.grad(out.square().sum(), weights) for out in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
 def test_deeplab_is_the_sum_of_four_dilated_convolutions():

@@ -73,7 +73,7 @@ def test_the_stack_of_daformer_is_contiguous_whatever_the_backbone_is():
     network = create("daformer_small")
     use_fast_layout(network)
     seen = []
-    network.head.fuse.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.head.fuse.branches[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     features = network.analyse(image()).context.features
     assert not features[0].is_contiguous()
     assert seen[0].is_contiguous()

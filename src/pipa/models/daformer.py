@@ -6,6 +6,7 @@ Interpolation never aligns corners, as in the authors' configuration.
 """
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,7 @@ class DAFormerHead(nn.Module):
         self.num_classes = num_classes
         stack = width * len(channels)
         self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.fuse = unit(stack, width, 1) if dilations is None else _ASPP(stack, width, dilations)
+        self.fuse = Pointwise(stack, width) if dilations is None else _ASPP(stack, width, dilations)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(width, num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)  # mmsegmentation@decode_head.py
@@ -53,8 +54,7 @@ class DAFormerHead(nn.Module):
         # A map in channels_last would bring the stack, and its slow convolutions, into that layout.
         layout = self.cpu_layout if features[0].is_cpu else torch.preserve_format
         features = [map_.to(memory_format=layout) for map_ in features]
-        stack = stacked(self.embed, features)
-        logits: Tensor = self.classify(self.dropout(self.fuse(stack)))
+        logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
         return logits
 
 
@@ -68,22 +68,62 @@ def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c 
     return torch.cat([finest, *coarser], dim=1)
 
 
+class Pointwise(nn.ModuleList):
+    """1x1 convolution of the stack of all levels, batch norm, ReLU; the stack is never made.
+
+    Embedding, interpolation and this convolution are linear, and the weights of an interpolation
+    sum to 1. So each level has one kernel of its own, the product of both, applied before it is
+    brought to the finest grid: the same function for a fraction of the work.
+
+    Args:
+        channels: Channels of the stack.
+        width: Channels of the result.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(unit(channels, width, 1))
+
+    def forward(
+        self, embed: nn.ModuleList, features: list[Float[Tensor, "b _ _ _"]]
+    ) -> Float[Tensor, "b c h w"]:
+        """What a unit makes of `stacked(embed, features)`."""
+        convolution, norm, relu = cast(Any, self)
+        embeddings: Any = embed
+        kernels = convolution.weight.flatten(1).split(embeddings[0].out_channels, dim=1)
+        maps = []
+        for kernel, layer, map_ in zip(kernels, embeddings, features, strict=True):
+            with torch.autocast(map_.device.type, enabled=False):  # of weights, hence in float32
+                weight, bias = kernel @ layer.weight.flatten(1), kernel @ layer.bias
+            maps.append(F.conv2d(map_, weight[..., None, None], bias))
+        total = finest = maps[0]
+        for map_ in maps[1:]:
+            total = total + F.interpolate(map_, finest.shape[-2:], mode="bilinear")
+        mixed: Tensor = relu(norm(total.to(finest.dtype)))
+        return mixed
+
+
 class _ASPP(nn.Module):
     """Parallel dilated convolutions, joined by a 3x3 convolution (DAFormer@daformer_head.py)."""
 
     def __init__(self, channels: int, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
+        self.dilations = tuple(dilations)
         self.branches = nn.ModuleList(_branch(channels, width, d) for d in dilations)
         self.bottleneck = unit(width * len(dilations), width, 3)
 
-    def forward(self, stack: Tensor) -> Tensor:
-        joined: Tensor = self.bottleneck(torch.cat([b(stack) for b in self.branches], dim=1))
+    def forward(self, embed: nn.ModuleList, features: list[Tensor]) -> Tensor:
+        stack, branches = stacked(embed, features), cast(Any, self.branches)
+        seen = [
+            branch[0](embed, features) if dilation == 1 else branch(stack)
+            for branch, dilation in zip(branches, self.dilations, strict=True)
+        ]
+        joined: Tensor = self.bottleneck(torch.cat(seen, dim=1))
         return joined
 
 
 def _branch(channels: int, width: int, dilation: int) -> nn.Sequential:
     if dilation == 1:
-        return nn.Sequential(unit(channels, width, 1))
+        return nn.Sequential(Pointwise(channels, width))
     depthwise = unit(channels, channels, 3, dilation=dilation, groups=channels)
     return nn.Sequential(depthwise, unit(channels, width, 1))
 
@@ -97,4 +137,4 @@ def unit(
         channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False
     )
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipa.models.daformer import stacked, unit
+from pipa.models.daformer import Pointwise
 
 
 class SegFormerHead(nn.Module):
@@ -31,12 +31,11 @@ class SegFormerHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.fuse = unit(width * len(channels), width, 1)
+        self.fuse = Pointwise(width * len(channels), width)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
         """Logits on the grid of the first map."""
-        stack = stacked(self.embed, features)
-        logits: Tensor = self.classify(self.dropout(self.fuse(stack)))
+        logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
         return logits
