@@ -1,18 +1,18 @@
 """Tables of finished runs: means, paired differences, intervals."""
 
-import itertools
 import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
+from scipy import stats
 
 from pipa.errors import PipaError
-from pipa.evaluate.compare import bootstrap_interval, compare
+from pipa.evaluate.compare import compare
 from pipa.evaluate.runs import Row, find_rows
 from pipa.evaluate.scores import Result
+from pipa.evaluate.tables import as_dict, cells, markdown, notes, terminal_table, write_tables
 
 
 def row(name, values, seconds=()):
@@ -21,28 +21,6 @@ def row(name, values, seconds=()):
         for seed, value in values.items()
     }
     return Row(name, results, dict(seconds))
-
-
-def test_the_interval_is_that_of_all_resamples():
-    values = [1.0, 2.0, 6.0]
-    means = sorted(sum(some) / 3 for some in itertools.product(values, repeat=3))
-    assert len(means) == 27
-    low, high = bootstrap_interval(values)
-    assert low == pytest.approx(np.quantile(means, 0.025))
-    assert high == pytest.approx(np.quantile(means, 0.975))
-
-
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=9), st.floats(-9, 9))
-def test_the_interval_holds_the_mean_and_moves_with_the_values(values, shift):
-    low, high = bootstrap_interval(values, draws=500)
-    slack = 1e-9 if len(values) <= 6 else 5.0
-    assert low - slack <= np.mean(values) <= high + slack
-    moved = bootstrap_interval([value + shift for value in values], draws=500)
-    np.testing.assert_allclose(moved, [low + shift, high + shift], atol=1e-9)
-
-
-def test_one_seed_has_no_interval():
-    assert bootstrap_interval([3.0]) is None
 
 
 def test_differences_are_taken_within_a_seed():
@@ -55,39 +33,86 @@ def test_differences_are_taken_within_a_seed():
 
 
 def test_the_table_says_mean_spread_and_difference(tmp_path):
+    """Student's t of two seeds is 12.7: an interval of the mean of 3 and 5 is 4 +- 12.7."""
     rows = [
         row("base", {0: 30.0, 1: 32.0}, {0: 60.0, 1: 80.0}),
         row("more", {0: 33.0, 1: 37.0}),
         row("control", {0: 31.0}),
     ]
     comparison = compare(rows, ["base", "control"])
-    lines = {cells[0]: cells[1:] for cells in comparison.lines()}
+    lines = {line[0]: line[1:] for line in cells(comparison)}
     assert lines["base"] == ["31.0 ± 1.4", "2", "", "-1.0", "70 s"]
-    assert lines["more"] == ["35.0 ± 2.8", "2", "+4.0 [+3.1, +4.9]", "+2.0", ""]
+    assert lines["more"] == ["35.0 ± 2.8", "2", "+4.0 [-8.7, +16.7]", "+2.0", ""]
     assert lines["control"][:2] == ["31.0", "1"]
-    files = comparison.write(tmp_path)
+    files = write_tables(comparison, tmp_path)
     assert [file.name for file in files] == ["table.md", "table.json", "table.svg"]
-    assert "| more | 35.0 ± 2.8 | 2 | +4.0 [+3.1, +4.9] |" in files[0].read_text()
-    stored = json.loads(files[1].read_text())
-    assert stored["more"]["differences"]["base"]["by_seed"] == {"0": 3.0, "1": 5.0}
+    assert "| more | 35.0 ± 2.8 | 2 | +4.0 [-8.7, +16.7] |" in files[0].read_text()
+    stored = json.loads(files[1].read_text())["rows"]["more"]["differences"]["base"]
+    assert stored["by_seed"] == {"0": 3.0, "1": 5.0}
+    assert stored["interval"] == pytest.approx([-8.706, 16.706], abs=1e-3)
+    assert stored["bootstrap"] == pytest.approx([3.05, 4.95], abs=0.06)
     assert b"<svg" in files[2].read_bytes()
 
 
-def test_students_interval_is_that_of_the_textbook():
-    """Five differences, t = 2.776: mean 3, standard deviation 1.5811."""
-    base = row("base", dict.fromkeys(range(5), 0.0))
-    other = row("other", {seed: float(seed + 1) for seed in range(5)})
-    low, high = compare([base, other]).difference(other, "base").student
-    assert low == pytest.approx(3 - 2.776 * 1.58114 / 5**0.5, abs=1e-4)
-    assert high == pytest.approx(3 + 2.776 * 1.58114 / 5**0.5, abs=1e-4)
+SHIFTS = [("one", [-0.7, -0.5, -0.1, 0.2, 1.1]), ("two", [-0.8, -0.5, 0.0, 0.1, 1.2])]
+
+
+def test_a_difference_is_marked_if_it_survives_the_correction():
+    """Both p-values are between 0.025 and 0.05: one comparison is marked, of two none is."""
+    base = row("base", dict.fromkeys(range(5), 30.0))
+    near = [row(name, {s: 31.0 + d for s, d in enumerate(shifts)}) for name, shifts in SHIFTS]
+    (p, q) = (stats.ttest_1samp([m - 30 for m in r.miou.values()], 0).pvalue for r in near)
+    assert 0.025 < p < q < 0.05
+    both = compare([base, *near])
+    assert [line[3] for line in cells(both)[2:]] == ["+1.0 [+0.1, +1.9]", "+1.0 [+0.1, +1.9]"]
+    stored = as_dict(both)["rows"]["one"]["differences"]["base"]
+    assert (stored["p"], stored["p_holm"]) == pytest.approx((p, 2 * p))
+    assert any("makes 2 comparisons" in note for note in notes(both))
+    single = compare([base, near[0]])
+    assert cells(single)[2][3] == "+1.0* [+0.1, +1.9]"
+    assert any("makes 1 comparison " in note for note in notes(single))
+    assert "+1.0* [+0.1, +1.9]" in markdown(single)
+
+
+def test_two_references_make_one_comparison_of_each_other():
+    rows = [row(name, {0: 30.0, 1: 30.5 + i}) for i, name in enumerate("abc")]
+    comparison = compare(rows, ["a", "b"])
+    assert len(comparison.differences()) == 4
+    assert len(comparison.tested) == 3
+    there, back = comparison.difference(rows[0], "b"), comparison.difference(rows[1], "a")
+    assert comparison.adjusted_p(there) == comparison.adjusted_p(back)
+
+
+def test_the_detectable_difference_is_that_of_the_fewest_seeds():
+    """Five differences of standard deviation 1: noncentrality 3.7611 over the root of 5."""
+    unit = np.array([-2, -1, 0, 1, 2]) / 2.5**0.5
+    rows = [row("base", dict.fromkeys(range(6), 40.0)), row("x", dict(enumerate(40 + unit)))]
+    found = compare(rows).detectable()
+    assert (found.seeds, found.std) == (5, pytest.approx(1))
+    assert found.alone == pytest.approx(3.76106 / 5**0.5, rel=1e-4)
+    assert found.corrected == found.alone
+    assert "With 5 seeds, a test finds a true difference of 1.68 points" in notes(compare(rows))[-1]
+    more = [*rows, row("y", {0: 40.0, 1: 41.0, 2: 42.0})]
+    assert compare(more).detectable().seeds == 3
+    assert compare(more).detectable().corrected > compare(more).detectable().alone
+    assert "With 3 seeds (the fewest of a comparison)" in notes(compare(more))[-1]
+
+
+def test_one_seed_tells_nothing_and_the_notes_say_so(tmp_path):
+    comparison = compare([row("base", {0: 30.0}), row("more", {0: 31.0})])
+    assert cells(comparison)[2][3] == "+1.0"
+    assert "no interval" in notes(comparison)[-1]
+    stored = json.loads(write_tables(comparison, tmp_path)[1].read_text())
+    assert stored["detectable"] is None
+    assert stored["rows"]["more"]["differences"]["base"]["p_holm"] is None
 
 
 def test_a_run_without_a_mean_is_left_out(tmp_path):
     rows = [row("base", {0: 30.0, 1: math.nan}), row("[b]x|y", {0: 31.0, 1: 32.0})]
     comparison = compare(rows)
-    assert comparison.lines()[1][1:3] == ["30.0", "1"]
-    comparison.table()
-    text = comparison.write(tmp_path)[0].read_text()
+    assert cells(comparison)[1][1:3] == ["30.0", "1"]
+    terminal_table(comparison)
+    text = write_tables(comparison, tmp_path)[0].read_text()
     assert "| [b]x/y | 31.5 ± 0.7 | 2 | +1.0" in text
     json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
 
@@ -99,8 +124,8 @@ def test_an_unknown_reference_is_refused():
 
 def write_run(folder, seed, miou, **options):
     folder.mkdir(parents=True)
-    lines = [f"out: {folder}", f"seed: {seed}", *(f"{k}: {v}" for k, v in options.items())]
-    (folder / "config.yaml").write_text("\n".join(lines) + "\n")
+    written = {"out": str(folder), "seed": seed, **options}
+    (folder / "config.yaml").write_text(yaml.safe_dump(written))
     scores = {"seed": seed, "miou": miou, "iou": {"road": miou}, "seconds": 5.0}
     (folder / "results.json").write_text(json.dumps(scores))
 
@@ -124,11 +149,37 @@ def test_the_same_run_twice_is_refused(tmp_path):
         find_rows([tmp_path / "one", tmp_path / "two"])
 
 
-def test_runs_that_were_scored_on_other_images_are_not_compared(tmp_path):
-    write_run(tmp_path / "one", 0, 30.0, data="{validation: here}")
-    write_run(tmp_path / "two", 0, 30.0, data="{validation: there}")
-    with pytest.raises(PipaError, match="was scored on there, others on here"):
-        find_rows([tmp_path / "one", tmp_path / "two"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": {"validation": "there"}}, "there, but row one on here"),
+        ({"data": {"validation": "here", "target_resize": [64, 48]}}, "here, scaled to 48x64"),
+        ({"data": {"validation": "here", "format": "gta5"}}, "gta5:here"),
+        ({"data": {"validation": "here"}, "trainer": {"limit_val_batches": 5}}, "the first 5"),
+        ({}, "unknown images"),
+    ],
+)
+def test_runs_that_were_scored_on_other_images_are_not_compared(tmp_path, options, said):
+    write_run(tmp_path / "one", 0, 30.0, data={"validation": "here"})
+    write_run(tmp_path / "two", 0, 30.0, **options)
+    with pytest.raises(PipaError, match="row two: is scored on") as refused:
+        compare(find_rows([tmp_path / "one", tmp_path / "two"]))
+    assert said in str(refused.value)
+
+
+def test_the_notes_say_on_which_images(tmp_path):
+    """Both sides of `target_resize` count in either order."""
+    for name, size in (("one", [64, 48]), ("two", [48, 64])):
+        data = {"validation": "streets/test:gap=0.5", "target_resize": size}
+        write_run(tmp_path / name, 0, 30.0, data=data, trainer={"limit_val_batches": 1.0})
+    comparison = compare(find_rows([tmp_path / "one", tmp_path / "two"]))
+    assert notes(comparison)[0] == "Scored on: streets/test:gap=0.5, scaled to 48x64."
+
+
+def test_scores_over_other_classes_are_not_compared():
+    other = Row("other", {0: Result(30.0, {"road": 30.0, "tram": None})})
+    with pytest.raises(PipaError, match=r"row other: is scored on other classes .* \(car, tram\)"):
+        compare([row("base", {0: 30.0}), other])
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -22,6 +22,7 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary pixel,patch --seeds 0,1,2`."""
+    from pipa.evaluate.tables import notes, terminal_table
     from pipa.run.ablate import ablate
     from pipa.run.grid import read_grid
 
@@ -30,7 +31,8 @@ def ablate_command(given: list[str]) -> int:
     )
     grid = read_grid(new_parser("ablate", about), given)
     comparison, faults = ablate(grid, tell=lambda line: print(line, flush=True))
-    show(comparison.table())
+    show(terminal_table(comparison))
+    print(*notes(comparison), sep="\n")
     print(f"wrote {grid.out / 'table.md'}, table.json, table.svg")
     for fault in faults:
         print(fault)
@@ -50,12 +52,14 @@ def compare_command(given: list[str]) -> int:
 
     from pipa.evaluate.compare import compare
     from pipa.evaluate.runs import find_rows
+    from pipa.evaluate.tables import notes, terminal_table, write_tables
     from pipa.run.grid import comma_separated
 
     comparison = compare(find_rows(options.runs), comma_separated(options.against))
-    show(comparison.table())
+    show(terminal_table(comparison))
+    print(*notes(comparison), sep="\n")
     if options.out:
-        print("wrote", *comparison.write(options.out))
+        print("wrote", *write_tables(comparison, options.out))
     return 0
 
 

@@ -19,6 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipa.evaluate.significance import student_interval
+
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
 Theme = Literal["light", "dark"]
@@ -125,6 +127,9 @@ def strips(
 ) -> bytes:
     """One dot per seed and a bar at their mean: each row's mIoU, and its differences.
 
+    A difference has a line as well: Student's 95 % interval. It ends at the panel's edge if it
+    reaches further than three times the dots, as it does with two seeds.
+
     Args:
         values: Row -> percent, one of each seed.
         changes: Reference -> row -> points of difference to it, one of each seed both have; a panel
@@ -150,15 +155,17 @@ def strips(
                 axes.plot(dots, [height] * len(dots), "o", color=colour, alpha=0.5, markersize=5)
                 centre = sum(dots) / len(dots)
                 axes.plot([centre] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2.5)
+                if place and (interval := student_interval(dots)) is not None:
+                    axes.plot(interval, [height] * 2, color=colour, linewidth=1.2)
         grid[0].set_yticks(range(len(rows)), rows)
         grid[0].set_ylim(len(rows) - 0.5, -0.5)
-        dots = [dot for panel in changes.values() for row in panel.values() for dot in row]
-        reach = 1.1 * max([1.0, *map(abs, dots)])
+        reach = _reach([dots for panel in changes.values() for dots in panel.values()])
         for axes in grid:
             axes.tick_params(axis="y", length=0)
             axes.xaxis.set_major_locator(MaxNLocator(5))
         for axes in grid[1:]:
-            axes.set_xlim(-reach, reach)  # all differences on one scale, never less than a point
+            axes.set_xlim(-reach, reach)  # all differences on one scale
+            axes.set_xlabel("line: 95 % interval")
         grid[0].set_xlabel("dot: a seed; bar: their mean")
         return _bytes(figure, form)
 
@@ -182,6 +189,13 @@ def running_mean(values: Sequence[int | float], window: int) -> list[float]:
     number = count[last] - count[first]
     mean = (total[last] - total[first]) / np.maximum(number, 1)
     return [float(m) if n else math.nan for m, n in zip(mean, number, strict=True)]
+
+
+def _reach(samples: Sequence[Sequence[float]]) -> float:
+    """Return where an axis of differences ends: beyond all dots, if possible all intervals."""
+    farthest = max([1.0, *(abs(dot) for dots in samples for dot in dots)])
+    ends = [abs(end) for dots in samples for end in student_interval(dots) or ()]
+    return 1.1 * max(farthest, min(3 * farthest, max(ends, default=0.0)))
 
 
 def _lines(

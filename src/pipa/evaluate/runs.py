@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipa.evaluate.scores import Result
 
 NOT_OF_A_ROW = ("out", "seed", "resume")
 """Options in which the runs of a row differ."""
+UNKNOWN = "unknown images"
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Row:
     """Scores by seed."""
     seconds: dict[int, float] = field(default_factory=dict)
     """Wall time by seed, where it was recorded."""
+    scored_on: str = UNKNOWN
+    """The images that gave the scores, and their size."""
 
     @property
     def miou(self) -> dict[int, float]:
@@ -71,20 +74,18 @@ def find_rows(folders: Sequence[Path]) -> list[Row]:
         folders: Runs, or folders of runs at any depth (an ablation's).
 
     Raises:
-        PipaError: A folder holds no finished run, or some were scored on other images.
+        PipaError: A folder holds no finished run, or two runs differ in nothing.
     """
     rows: dict[str, Row] = {}
-    scored: dict[str, Path] = {}
     for run in (run for folder in folders for run in runs_below(folder)):
-        options = options_of(run)
-        scored.setdefault(scored_on(options), run)
-        if len(scored) > 1:
-            (first, _), (other, place) = scored.items()
-            raise PipaError(f"was scored on {other}, others on {first}", place, "Leave it out.")
-        if options not in rows:
+        options = read_options(run / "config.yaml")
+        kept = {name: value for name, value in options.items() if name not in NOT_OF_A_ROW}
+        # Of a run without options nothing is known but its folder.
+        key = json.dumps(kept, sort_keys=True, default=str) if options else str(run)
+        if key not in rows:
             taken = {row.name for row in rows.values()}
-            rows[options] = Row(row_name(run, taken))
-        rows[options].add(run)
+            rows[key] = Row(row_name(run, taken), scored_on=scored_on(options))
+        rows[key].add(run)
     return list(rows.values())
 
 
@@ -97,25 +98,57 @@ def runs_below(folder: Path) -> list[Path]:
     return [folder] if folder in found else found
 
 
-def options_of(run: Path) -> str:
-    """All options of a run but its seed and folder; its folder where they were not kept."""
+def read_options(file: Path) -> dict[str, Any]:
+    """Read all options of a run from its `config.yaml`; empty where the file holds none."""
     try:
-        config: Any = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict):
-        return str(run)
-    kept = {name: value for name, value in config.items() if name not in NOT_OF_A_ROW}
-    return json.dumps(kept, sort_keys=True, default=str)
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
-def scored_on(options: str) -> str:
-    """The validation images of such options, as far as they are known."""
-    try:
-        data = json.loads(options)["data"]
-        return str(data["validation"])
-    except (ValueError, KeyError, TypeError):
-        return "unknown images"
+def scored_on(options: Mapping[str, Any]) -> str:
+    """Say on which images, and at which size, a run with these options is scored.
+
+    Args:
+        options: The content of a `config.yaml`.
+    """
+    data, trainer = options.get("data"), options.get("trainer")
+    if not isinstance(data, dict) or not data.get("validation"):
+        return UNKNOWN
+    images, kind = str(data["validation"]), data.get("format", "folder")
+    if ":" not in images and kind != "folder":
+        images = f"{kind}:{images}"
+    if data.get("target_resize"):  # its sides count in either order
+        images += f", scaled to {'x'.join(map(str, sorted(data['target_resize'])))}"
+    return images + share_of_images(trainer if isinstance(trainer, dict) else {})
+
+
+def share_of_images(trainer: Mapping[str, Any]) -> str:
+    """Say which part of the validation images is scored; empty for all."""
+    limit = trainer.get("limit_val_batches")
+    if isinstance(limit, float):
+        return "" if limit == 1 else f", the first {100 * limit:g} %"
+    return "" if limit is None else f", the first {limit}"
+
+
+def refuse_other_images(scored: Mapping[str, str]) -> None:
+    """Check that rows were scored on the same images at the same size.
+
+    Args:
+        scored: By the name of each row, what `scored_on` says of it.
+
+    Raises:
+        PipaError: Two rows differ.
+    """
+    first, *others = scored.items()
+    for name, images in others:
+        if images != first[1]:
+            raise PipaError(
+                f"is scored on {images}, but row {first[0]} on {first[1]}",
+                f"row {name}",
+                "Compare only rows that are scored on the same images at the same size.",
+            )
 
 
 def row_name(run: Path, taken: set[str]) -> str:

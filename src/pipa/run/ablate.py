@@ -21,6 +21,7 @@ import yaml
 from pipa.errors import PipaError
 from pipa.evaluate.compare import Comparison, compare
 from pipa.evaluate.runs import Row, read_run
+from pipa.evaluate.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting
@@ -67,7 +68,7 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     missing = [name for name in grid.against if name not in known]
     faults += [f"{name}: nothing is compared with it, it has no finished run" for name in missing]
     comparison = compare(rows, [name for name in grid.against if name in known])
-    comparison.write(grid.out)
+    write_tables(comparison, grid.out)
     return comparison, faults
 
 
