@@ -8,6 +8,7 @@ import yaml
 from builders import folder
 from jsonargparse import ArgumentParser
 
+from pipa.files.threads import available_cores
 from pipa.run.grid import read_grid
 
 from .conftest import TINY
@@ -38,7 +39,7 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     out = tmp_path / "grid"
     done = pipa("ablate", *given, "--vary", "pixel", "--seeds", "0,1")
     assert done.code == 0, done.err + done.out
-    table = json.loads((out / "table.json").read_text())
+    table = json.loads((out / "table.json").read_text())["rows"]
     assert list(table) == ["none", "pixel"]
     assert set(table["pixel"]["differences"]["none"]["by_seed"]) == {"0", "1"}
     assert (out / "table.svg").is_file()
@@ -50,7 +51,10 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     assert again.code == 0, again.err
     assert "[1/1] pixel, seed 1" in again.out
     assert before == {run: written(out / run) for run in before}
-    assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
+    assert (
+        json.loads((out / "table.json").read_text())["rows"]["pixel"]["miou"]
+        == table["pixel"]["miou"]
+    )
 
     refused = pipa("ablate", *given, "--vary", "pixel", "--seeds=0", "--optim.lr=1e-4")
     assert refused.code == 2
@@ -58,12 +62,76 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     assert "optim.lr: 0.003, now 0.0001" in refused.err
     fewer = pipa("ablate", *given, "--vary", "pixel", "--seeds=0")
     assert fewer.code == 0, fewer.err
-    assert json.loads((out / "table.json").read_text())["pixel"]["miou"] == table["pixel"]["miou"]
+    assert (
+        json.loads((out / "table.json").read_text())["rows"]["pixel"]["miou"]
+        == table["pixel"]["miou"]
+    )
 
     compared = pipa("compare", out / "none", out / "pixel", "--against", "pixel", "--out", tmp_path)
     assert compared.code == 0, compared.err
-    stored = json.loads((tmp_path / "table.json").read_text())
+    stored = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert stored["none"]["miou"] == table["none"]["miou"]
+    assert f"Scored on: {tmp_path / 'held_out'}." in compared.out
+
+
+def write_scores(row, by_seed):
+    """Finished runs of one row, as far as a table reads them."""
+    for seed, miou in enumerate(by_seed):
+        (row / f"seed{seed}").mkdir(parents=True)
+        scores = {"seed": seed, "miou": miou, "iou": dict.fromkeys(CLASSES, miou)}
+        (row / f"seed{seed}" / "results.json").write_text(json.dumps(scores))
+
+
+CLASSES = ("ground", "water", "forest")
+
+
+def test_seeds_are_added_up_to_the_most_and_a_stopped_command_goes_on(pipa, given, tmp_path):
+    """Differences of 1 and 3: Student's interval of two seeds is 2 +- 12.7."""
+    out = tmp_path / "grid"
+    write_scores(out / "none", [30.0, 31.0, 32.0])
+    write_scores(out / "pixel", [31.0, 34.0])
+    asked = ("--vary=pixel", "--seeds=0", "--until=0.1", "--most-seeds=3", "--jobs=1")
+    done = pipa("ablate", *given, *asked)
+    assert done.code == 0, done.err + done.out
+    said = "with 2 seeds: the widest 95 % interval is ± 12.71 points (pixel minus none)"
+    assert f"{said}; asked for ± 0.1\n" in done.out
+    assert "[1/1] pixel, seed 2: mIoU" in done.out
+    assert "with 3 seeds: the widest" in done.out
+    assert not (out / "none" / "seed3").exists()
+    table = json.loads((out / "table.json").read_text())
+    assert set(table["rows"]["pixel"]["differences"]["none"]["by_seed"]) == {"0", "1", "2"}
+    assert table["detectable"]["seeds"] == 3
+
+    again = pipa("ablate", *given, *asked)
+    assert again.code == 0, again.err
+    assert "6 of 6 runs are done already" in again.out
+    assert "/1]" not in again.out
+
+
+def test_no_seeds_are_added_to_narrow_intervals(pipa, given, tmp_path):
+    out = tmp_path / "grid"
+    write_scores(out / "none", [30.0, 31.0])
+    write_scores(out / "pixel", [31.0, 32.05])
+    done = pipa("ablate", *given, "--vary=pixel", "--seeds=0", "--until=0.5")
+    assert done.code == 0, done.err + done.out
+    assert "with 2 seeds: the widest 95 % interval is ± 0.32" in done.out
+    assert not (out / "none" / "seed2").exists()
+
+
+def test_a_folder_with_scores_on_other_images_is_refused(pipa, given, tmp_path):
+    old = tmp_path / "grid" / "old"
+    write_scores(old, [30.0])
+    (old / "config.yaml").write_text("# old\ndata: {validation: elsewhere}\n")
+    done = pipa("ablate", *given, "--vary=pixel", "--seeds=0")
+    assert done.code == 2
+    assert "row none: is scored on" in done.err
+    assert "row old on elsewhere" in done.err
+    assert not (tmp_path / "grid" / "none").exists()
+
+
+def test_without_a_gpu_every_core_has_a_run(given):
+    words = [word for word in given if not word.startswith("--jobs")]
+    assert read_grid(ArgumentParser(), [*words, "--vary=pixel"]).jobs == available_cores()
 
 
 def test_two_ablations_do_not_share_a_folder(pipa, given, tmp_path):
@@ -93,7 +161,8 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
     assert "bad: nothing is compared with it" in done.out
     assert "bad, seed 0" in done.out
     assert "/nowhere" in done.out
-    assert list(json.loads((tmp_path / "grid" / "table.json").read_text())) == ["good"]
+    stored = json.loads((tmp_path / "grid" / "table.json").read_text())
+    assert list(stored["rows"]) == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +183,11 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
         (["--vary", "pixel", "--data.target=null"], "--data.target"),
         (["--vary", "pixel", "--trainer.limit_val_batches=0"], "scores"),
         ([], "nothing varies"),
+        (["--vary", "trainer.limit_val_batches=2:3"], "the first 3, but row limit_val_batches=2"),
+        (["--vary", "pixel", "--until=0"], "--until: is 0.0"),
+        (["--vary", "data.crop=32", "--until=0.5"], "--until: needs two rows"),
+        (["--vary", "pixel", "--until=0.5", "--most-seeds=2"], "--most-seeds: is 2"),
+        (["--vary", "pixel", "--most-seeds=5"], "--most-seeds: means nothing"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_before_anything_runs(

@@ -127,9 +127,9 @@ def scored_on(options: Mapping[str, Any]) -> str:
 def share_of_images(trainer: Mapping[str, Any]) -> str:
     """Say which part of the validation images is scored; empty for all."""
     limit = trainer.get("limit_val_batches")
-    if isinstance(limit, float):
+    if isinstance(limit, float) and limit <= 1:
         return "" if limit == 1 else f", the first {100 * limit:g} %"
-    return "" if limit is None else f", the first {limit}"
+    return "" if limit is None else f", the first {limit:g}"
 
 
 def refuse_other_images(scored: Mapping[str, str]) -> None:

@@ -6,6 +6,8 @@ rows or seeds add to what is there.
 """
 
 import contextlib
+import itertools
+import math
 import os
 import queue
 import shutil
@@ -20,11 +22,11 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluate.compare import Comparison, compare
-from pipa.evaluate.runs import Row, read_run
+from pipa.evaluate.runs import Row, read_options, read_run, refuse_other_images, scored_on
 from pipa.evaluate.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
-from pipa.run.grid import Grid, Setting
+from pipa.run.grid import Grid, Setting, Until
 from pipa.run.options import differences
 
 Task = tuple[Setting, int]
@@ -43,33 +45,98 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
         for each run that failed.
 
     Raises:
-        PipaError: The folder holds other runs of these names or another process works in it, or
-            every run failed.
+        PipaError: The folder holds other runs of these names or runs that were scored on other
+            images, another process works in it, or every run failed.
     """
     with alone(grid.out) as lock:
+        refuse_other_images(
+            {row.name: row.scored_on for row in gather(grid)[0]}
+            | {s.name: scored_on(yaml.safe_load(s.text)) for s in grid.settings}
+        )
         for setting in grid.settings:
             remember(grid.out / setting.folder / "config.yaml", setting.text)
-        # All rows of a seed before the next one: a table can be read early.
-        todo = [
-            (setting, seed)
-            for seed in grid.seeds
-            for setting in grid.settings
-            if not (place(grid, setting, seed) / "results.json").is_file()
-        ]
-        done = len(grid.seeds) * len(grid.settings) - len(todo)
-        if done:
-            tell(f"{done} of {done + len(todo)} runs are done already")
-        faults = run_all(grid, todo, tell, lock)
+        if grid.until is None:
+            faults = run_seeds(grid, grid.seeds, tell, lock)
+        else:
+            faults = run_until(grid, grid.until, tell, lock)
         rows, unreadable = gather(grid)
     faults += unreadable
     if not rows:
         raise PipaError("no run was finished", grid.out, " ".join(faults[:1]))
     known = [row.name for row in rows]
-    missing = [name for name in grid.against if name not in known]
-    faults += [f"{name}: nothing is compared with it, it has no finished run" for name in missing]
+    faults += [
+        f"{name}: nothing is compared with it, it has no finished run"
+        for name in grid.against
+        if name not in known
+    ]
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
     return comparison, faults
+
+
+def run_seeds(
+    grid: Grid, seeds: Sequence[int], tell: Callable[[str], None], lock: int | None
+) -> list[str]:
+    """Do the runs of some seeds that are not done; a line for each that failed."""
+    # All rows of a seed before the next one: a table can be read early.
+    todo = [(setting, seed) for seed in seeds for setting in missing(grid, seed)]
+    done = len(seeds) * len(grid.settings) - len(todo)
+    if done:
+        tell(f"{done} of {done + len(todo)} runs are done already")
+    return run_all(grid, todo, tell, lock)
+
+
+def run_until(grid: Grid, until: Until, tell: Callable[[str], None], lock: int | None) -> list[str]:
+    """Add seeds until the intervals are narrow enough; a line for each run that failed.
+
+    The list of seeds goes on with the numbers after its highest. Each round has as many seeds as
+    keep all jobs busy. Stopping at a small spread makes intervals narrower than they should be:
+    docs/results.md says by how much.
+    """
+    seeds = list(grid.seeds)
+    later = itertools.count(max(seeds) + 1)
+    while len(seeds) < until.most_seeds and (len(seeds) < 2 or not missing(grid, max(seeds) + 1)):
+        seeds.append(next(later))  # from a command that was stopped, or the second seed of all
+    new, each_round = list(seeds), max(1, grid.jobs // len(grid.settings))
+    while True:
+        faults = run_seeds(grid, new, tell, lock)
+        if faults:
+            tell("no further seeds are added, since a run failed")
+            return faults
+        half_width, said = widest_interval(grid)
+        tell(f"with {len(seeds)} seeds: {said}; asked for ± {until.half_width:g}")
+        if half_width <= until.half_width or len(seeds) >= until.most_seeds:
+            return []
+        new = list(itertools.islice(later, min(each_round, until.most_seeds - len(seeds))))
+        seeds += new
+
+
+def widest_interval(grid: Grid) -> tuple[float, str]:
+    """Find the difference of the grid's rows whose Student interval is widest.
+
+    Returns:
+        Half of its width in points, infinite if a difference has fewer than two seeds; and the
+        same in words.
+    """
+    rows = {row.name: row for row in gather(grid)[0]}
+    names = [setting.name for setting in grid.settings]
+    if any(name not in rows for name in names):
+        return math.inf, "not every row has a score"
+    comparison = compare([rows[name] for name in names], grid.against)
+    widths = {
+        f"{d.row} minus {d.reference}": math.inf if ends is None else (ends[1] - ends[0]) / 2
+        for d in comparison.differences()
+        for ends in [d.interval]
+    }
+    name = max(widths, key=widths.__getitem__)
+    if widths[name] == math.inf:
+        return math.inf, f"{name} has no interval"
+    return widths[name], f"the widest 95 % interval is ± {widths[name]:.2f} points ({name})"
+
+
+def missing(grid: Grid, seed: int) -> list[Setting]:
+    """Return the rows that have no finished run with this seed."""
+    return [s for s in grid.settings if not (place(grid, s, seed) / "results.json").is_file()]
 
 
 @contextlib.contextmanager
@@ -129,7 +196,7 @@ def gather(grid: Grid) -> tuple[list[Row], list[str]]:
         names.setdefault(file.parent.name, title.removeprefix("# "))
     rows, faults = [], []
     for folder, name in names.items():
-        row = Row(name)
+        row = Row(name, scored_on=scored_on(read_options(grid.out / folder / "config.yaml")))
         for run in sorted((grid.out / folder).glob("seed*/results.json")):
             try:
                 row.add(run.parent)

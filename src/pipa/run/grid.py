@@ -13,6 +13,8 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
+from pipa.evaluate.runs import refuse_other_images, scored_on
+from pipa.files.threads import available_cores
 from pipa.run.options import add_sections, as_text, build_sections, spelled_out
 from pipa.run.recipes import RECIPES
 from pipa.run.train import answer
@@ -21,8 +23,13 @@ from pipa.uda.terms import TERMS
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-OF_THE_GRID = ("vary", "rows", "seeds", "jobs", "against", "out", "seed", "resume", "config")
+OF_THE_GRID = (
+    *("vary", "rows", "seeds", "until", "most_seeds", "jobs", "against"),
+    *("out", "seed", "resume", "config"),
+)
 """Options that say which runs there are, not what one of them does."""
+MOST_SEEDS = 10
+"""Where `--until` stops adding seeds, unless `--most-seeds` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Until:
+    """When to stop adding seeds."""
+
+    half_width: float
+    """Of Student's 95 % interval of every difference, in points of mIoU."""
+    most_seeds: int
+    """Stop at this many in any case."""
+
+
+@dataclass(frozen=True)
 class Grid:
     """What `pipa ablate` was asked for."""
 
@@ -47,13 +64,16 @@ class Grid:
     out: Path
     jobs: int
     against: list[str]
+    until: Until | None = None
+    """None: these seeds and no more."""
 
 
 def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     """Parse `[CONFIG] --vary A,B --seeds 0,1,2 [--SECTION.NAME VALUE]...`; refuse bad rows now.
 
     Raises:
-        PipaError: An option of a row is not one, or there is nothing to score on.
+        PipaError: An option of a row is not one, there is nothing to score on, or two rows are
+            scored on other images.
     """
     refuse_strays(given)
     add_sections(parser)
@@ -64,7 +84,11 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     parser.add_argument("--vary", type=str, default="", help=about)
     parser.add_argument("--rows", type=Path | None, help="YAML: ROW: {OPTION: VALUE, ...}")
     parser.add_argument("--seeds", type=str, default="0,1,2", help="seeds of each row")
-    about = "runs at the same time; default: one for each GPU, or one"
+    about = "add seeds until each difference is known to plus or minus this many points"
+    parser.add_argument("--until", type=float | None, help=f"{about} (95 %% interval)")
+    about = f"the most seeds that --until may come to; default: {MOST_SEEDS}"
+    parser.add_argument("--most-seeds", type=int | None, help=about)
+    about = "runs at the same time; default: one for each GPU, without a GPU one for each core"
     parser.add_argument("--jobs", type=int | None, help=about)
     about = "rows that all are compared with, with commas; default: the first"
     parser.add_argument("--against", type=str, default="", help=about)
@@ -86,13 +110,52 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
             config.pop(option, None)
         settings.append(Setting(name, f"# {name}\n{as_text(parser, config)}"))
     refuse_alike(settings)
-    jobs = base.jobs or max(1, torch.cuda.device_count())
+    refuse_other_images({s.name: scored_on(yaml.safe_load(s.text)) for s in settings})
     against = comma_separated(base.against)
     unknown = sorted(set(against) - {setting.name for setting in settings})
     if unknown:
         names = ", ".join(setting.name for setting in settings)
         raise PipaError(f"no row is called {', '.join(unknown)}", "--against", f"Rows: {names}.")
-    return Grid(settings, whole_numbers(base.seeds), base.out, jobs, against)
+    seeds = whole_numbers(base.seeds)
+    until = read_until(base, len(settings), len(seeds))
+    jobs = base.jobs or default_jobs(base.trainer.accelerator)
+    return Grid(settings, seeds, base.out, jobs, against, until)
+
+
+def read_until(base: Any, rows: int, seeds: int) -> Until | None:
+    """Read `--until` and `--most-seeds`.
+
+    Args:
+        base: The parsed options.
+        rows: How many rows the table has.
+        seeds: How many seeds each of them starts with.
+
+    Raises:
+        PipaError: A number is impossible, or there is no difference to look at.
+    """
+    if base.until is None:
+        if base.most_seeds is not None:
+            raise PipaError("means nothing without --until", "--most-seeds", "Try --until 0.5")
+        return None
+    if not base.until > 0:
+        raise PipaError(f"is {base.until}, must be more than 0", "--until")
+    if rows < 2:
+        raise PipaError("needs two rows, to look at their difference", "--until")
+    most = max(MOST_SEEDS, seeds) if base.most_seeds is None else base.most_seeds
+    if most < max(2, seeds):
+        problem = f"is {most}, must be at least {max(2, seeds)}"
+        raise PipaError(problem, "--most-seeds", "An interval needs two seeds.")
+    return Until(base.until, most)
+
+
+def default_jobs(accelerator: str) -> int:
+    """Return how many runs go side by side: one for each GPU, without a GPU one for each core.
+
+    Args:
+        accelerator: That of Lightning's trainer.
+    """
+    gpus = 0 if accelerator == "cpu" else torch.accelerator.device_count()
+    return gpus or available_cores()
 
 
 def refuse_strays(given: Sequence[str]) -> None:
