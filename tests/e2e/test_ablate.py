@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -132,6 +134,19 @@ def test_a_folder_with_scores_on_other_images_is_refused(pipa, given, tmp_path):
 def test_without_a_gpu_every_core_has_a_run(given):
     words = [word for word in given if not word.startswith("--jobs")]
     assert read_grid(ArgumentParser(), [*words, "--vary=pixel"]).jobs == available_cores()
+
+
+def test_a_number_of_batches_stays_whole(given):
+    """In a process of its own: what `typing` makes of Lightning's types depends on imports."""
+    code = (
+        "import sys, pipa.run.ablate; from jsonargparse import ArgumentParser\n"
+        "from pipa.run.grid import read_grid\n"
+        "print(read_grid(ArgumentParser(), sys.argv[1:]).settings[0].text)"
+    )
+    words = (*given, "--vary=pixel", "--trainer.limit_val_batches=2")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "limit_val_batches: 2\n" in done.stdout
 
 
 def test_two_ablations_do_not_share_a_folder(pipa, given, tmp_path):
