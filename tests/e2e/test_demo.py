@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 METHODS = ("source_only", "control", "pipa")
 
 
@@ -19,3 +21,15 @@ def test_the_demo_writes_results_and_a_report_that_needs_nothing_else(pipa, tmp_
     assert "<img" in page or "<svg" in page
     links = re.findall(r'(?:src|href)="([^"#]*)"', page)
     assert all(link.startswith("data:") for link in links)
+
+
+@pytest.mark.parametrize("name", ["pipa/work.py", "control/model/notes.txt", "results.json"])
+def test_the_demo_deletes_nothing_that_it_did_not_write(pipa, tmp_path, name):
+    mine = tmp_path / "home" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    done = pipa("demo", "--steps", "4", "--out", tmp_path / "home")
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert mine.read_text() == "precious"
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == [mine]

@@ -10,7 +10,6 @@ import itertools
 import math
 import os
 import queue
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -253,9 +252,7 @@ def run_one(grid: Grid, setting: Setting, seed: int, slot: int, lock: int | None
     command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
     command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        command.append("--resume")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that got nowhere
+        command.append("--resume")  # a run that got nowhere starts anew, in the same folder
     log = folder.with_suffix(".log")
     with log.open("w", encoding="utf-8") as lines:
         done = subprocess.run(

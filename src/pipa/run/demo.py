@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import queue
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,12 +28,14 @@ from rich.table import Table
 from pipa.classes import LabelSpace
 from pipa.data.dataset import open_labelled
 from pipa.data.module import UDAData, labelled_images
+from pipa.errors import PipaError
 from pipa.evaluate.evaluate import evaluate
 from pipa.evaluate.plots import Series
 from pipa.evaluate.report import GalleryRow, RunRecord, write_report
 from pipa.evaluate.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
 from pipa.models.saved import load_segmenter
+from pipa.run.folder import clear, foreign_files
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions
 from pipa.run.train import Run, train
@@ -52,20 +53,26 @@ METHODS = {
 STREETS = "streets:gap=0.65"
 HELD_OUT = "streets/test:gap=0.65"
 GALLERY = 6
+MARK = "demo.json"
+"""The file by which a demo knows its own runs; written first."""
 
 
 def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     """Train and score the three methods; write `results.json` and `report.html` into `out`.
 
     Args:
-        out: Folder for the report and the three runs; an earlier demo's runs are replaced.
+        out: Folder for the report and the three runs; the runs of an earlier demo are replaced.
         seed: Decides the network's first weights and every draw.
         steps: Of each training.
 
     Returns:
         The table of all three: IoU of each class, mIoU, gain.
+
+    Raises:
+        PipaError: `out` holds something in the way that no demo wrote.
     """
     since = time.perf_counter()
+    refuse_to_replace(out)
     labelled_images(HELD_OUT)  # makes Streets, if it is not there yet
     results = run_all(out, seed, steps)
     seconds = time.perf_counter() - since
@@ -84,6 +91,22 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     title = "From the game to the camera"
     write_report(out / "report.html", title, records, shown, facts, labels=labels)
     return comparison_table(results, title="IoU on held-out camera images, in percent")
+
+
+def refuse_to_replace(out: Path) -> None:
+    """Check that the files in the way are those of an earlier demo.
+
+    Raises:
+        PipaError: A folder in the way holds something else, or a report in the way is no demo's.
+    """
+    runs = [out / name for name in METHODS if os.path.lexists(out / name)]
+    for run in runs:
+        found = foreign_files(run) if (run / MARK).is_file() else [run]
+        if found:
+            raise PipaError("is in the way, and no demo wrote it", found[0], "Give another --out.")
+    for file in (out / "results.json", out / "report.html"):
+        if not runs and os.path.lexists(file):
+            raise PipaError("is in the way, and no demo wrote it", file, "Give another --out.")
 
 
 def run_all(out: Path, seed: int, steps: int) -> dict[str, Result]:
@@ -113,7 +136,8 @@ def run_one(
     """Train and score one of `METHODS`, on one thread."""
     torch.set_num_threads(1)
     logging.getLogger("pipa").setLevel(logging.ERROR)  # Streets has no trains: known
-    shutil.rmtree(out, ignore_errors=True)
+    clear(out)
+    write_text(out / MARK, json.dumps({"seed": seed, "steps": steps}))
     callbacks = [ProgressCallback(name, messages)]
     run = run_method(out, name, seed=seed, steps=steps, callbacks=callbacks)
     return evaluate(run.student, HELD_OUT, quiet=True)
