@@ -35,3 +35,20 @@ def at_least(minimum: float | int, value: float | int, option: str) -> None:
     """
     if not value >= minimum:
         raise PipaError(f"is {value}, must be at least {minimum}", f"--{option}")
+
+
+class Interrupted(Exception):
+    """A signal ended a run; the command line prints it as one line and exits with 128 + signal.
+
+    Args:
+        number: The number of the signal.
+        said: What was kept and how to go on, without a full stop at the end.
+    """
+
+    def __init__(self, number: int, said: str) -> None:
+        self.number, self.said = number, said
+        super().__init__(f"{said}.")
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        """Travel from another process to the main one whole."""
+        return type(self), (self.number, self.said)

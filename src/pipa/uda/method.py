@@ -62,6 +62,7 @@ class Method(L.LightningModule, ABC):
         self.result: Result | None = None
         self.scored_at = -1
         self.last_step: LastStep | None = None
+        self.losses: dict[str, Tensor] = {}
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -104,6 +105,7 @@ class Method(L.LightningModule, ABC):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        self.losses = losses
         self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:

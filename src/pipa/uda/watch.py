@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import Batch
@@ -60,20 +60,69 @@ class Throughput(Callback):
 
 
 class FiniteGuard(Callback):
-    """Stops a run whose loss is not finite, naming the term; looks only when logs are made."""
+    """Stops a run whose losses or weights are not finite, naming the term and its step.
+
+    A step only keeps its losses, on the device. They are read, together with the weights, when logs
+    are made, before a checkpoint is written, and at the end: no checkpoint holds NaN.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[int, dict[str, Tensor]]] = []
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Read the logged losses."""
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("loss/") and not math.isfinite(float(value)):
-                raise PipaError(
-                    f"{name} is {float(value)} at step {trainer.global_step}",
-                    remedy="Lower --optim.lr or the weight of that term, or train in float32.",
-                )
+        """Keep the losses of the step; read them when logs are made."""
+        if isinstance(module, Method):
+            self.losses.append((trainer.global_step, module.losses))
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.read(module)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Read before a checkpoint takes the place of a good one."""
+        self.read(module)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Read what came after the last log."""
+        self.read(module)
+
+    def read(self, module: L.LightningModule) -> None:
+        """Read all that was kept, in one go.
+
+        Raises:
+            PipaError: A loss or a weight is not finite.
+        """
+        kept, self.losses = self.losses, []
+        names = [(name, step) for step, losses in kept for name in losses]
+        values = [loss.float() for _, losses in kept for loss in losses.values()]
+        found = torch.stack(values).tolist() if values else []
+        for (name, step), value in zip(names, found, strict=True):
+            if not math.isfinite(value):
+                remedy = "Lower --optim.lr or the weight of that term, or train in float32."
+                raise PipaError(f"loss/{name} is {value} at step {step}", remedy=remedy)
+        refuse_non_finite(module)
+
+
+def refuse_non_finite(network: nn.Module) -> None:
+    """Check the weights and the running statistics of a network.
+
+    Raises:
+        PipaError: One of them is infinite or NaN.
+    """
+    state = {
+        name: value.detach()
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and value.numel()
+    }
+    largest = torch.stack(
+        [norm.float() for norm in torch._foreach_norm([*state.values()], torch.inf)]
+    )
+    for name, value in zip(state, largest.tolist(), strict=True):
+        if not math.isfinite(value):
+            remedy = "Lower --optim.lr, or train in float32."
+            raise PipaError(f"the weight {name} is {value}", remedy=remedy)
 
 
 class PseudoLabels(Callback):
