@@ -157,6 +157,7 @@ def test_output_not_writable(refused, source, target, tmp_path):
 
 def test_a_run_is_not_overwritten(refused, source, target, tmp_path):
     (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "old" / "checkpoints" / "last.ckpt").write_text("mine")
     refused(
         f"--data.source={source}",
         f"--data.target={target}",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipa.errors import PipaError
+from pipa.errors import Interrupted, PipaError
 
 HELP = """\
 pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except PipaError as error:
         print(f"pipa: {error}", file=sys.stderr)
         code = 2
+    except Interrupted as end:
+        print(f"pipa: {end}", file=sys.stderr)
+        code = 128 + end.number
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
         code = 130

@@ -1,7 +1,8 @@
 """Atomic writes: a file gets a temporary name beside its place, and is then renamed."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipa.errors import PipaError
@@ -13,16 +14,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         PipaError: The file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(data)
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
         raise PipaError(problem, path, "Choose another place.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,3 +34,34 @@ def write_text(path: Path, text: str) -> None:
         problem = f"cannot be written ({error.strerror})"
         raise PipaError(problem, path, "Choose another place.") from error
     write_bytes(path, text.encode())
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Lend a temporary file beside `path` that takes its place if the block ends well.
+
+    Args:
+        path: The file to write; on an error it stays as it was.
+        durable: Whether the bytes must be on the disk before the file takes its place, so that a
+            power failure leaves the old file or the new one; this waits for the disk.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        if durable:
+            flush_to_disk(part)
+        part.replace(path)
+        if durable and os.name != "nt":  # Windows cannot open a folder
+            flush_to_disk(path.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the list of a folder's files, is on the disk."""
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pipa.data.module import UDAData
 from pipa.models.checkpoint import read_checkpoint
+from pipa.run.checkpoints import DurableCheckpoints
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
@@ -62,11 +63,14 @@ def build_trainer(
         given["strategy"] = "ddp_find_unused_parameters_true"
     every = validation_interval(given)
     given.pop("val_check_interval", None)
+    others = given.pop("plugins", None) or []
+    others = others if isinstance(others, list) else [others]
     return L.Trainer(
         **given,
         val_check_interval=every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        plugins=[*others, DurableCheckpoints()],
         logger=[
             TensorBoardLogger(out, name=None, version="tensorboard"),
             table,

@@ -1,11 +1,17 @@
-"""What a run's folder holds, and the one way of clearing it: never what a run did not write."""
+"""What a run's folder holds, whether a run may begin there, and clearing it."""
 
+import logging
+import os
 import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pipa.errors import PipaError
+from pipa.models.checkpoint import read_checkpoint
+from pipa.run.checkpoints import has_checkpoint, newest_checkpoint
+
+log = logging.getLogger("pipa")
 
 MODEL = ("config.json", "model.safetensors")
 RUN = {
@@ -62,3 +68,50 @@ def clear(run: Path) -> None:
     except OSError as error:
         problem = f"cannot be removed ({error.strerror})"
         raise PipaError(problem, run, "Give another --out.") from error
+
+
+def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
+    """Make the run's folder, and find the checkpoint to go on from.
+
+    A run that was killed before its first checkpoint starts anew, with `resume` and without.
+
+    Returns:
+        The checkpoint; None for a run that starts at its first step.
+
+    Raises:
+        PipaError: The folder holds a run and is not to be resumed, or the other way round, or it
+            cannot be written, or all its checkpoints are damaged.
+    """
+    if resume:
+        last = checkpoint_to_resume(out, steps)
+    elif has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists():
+        remedy = "Give --resume to go on with it, or another --out."
+        raise PipaError("holds a run already", out, remedy)
+    else:
+        last = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for left in (out / "checkpoints").glob(".*.part"):  # by a process that was killed
+            left.unlink()
+    except OSError as error:
+        raise PipaError(f"cannot be made ({error.strerror})", out, "Give another --out.") from None
+    if not os.access(out, os.W_OK):
+        raise PipaError("is not writable", out, "Give another --out.")
+    return last
+
+
+def checkpoint_to_resume(out: Path, steps: int) -> Path | None:
+    """The newest checkpoint; None where a run began and was killed before its first one.
+
+    Raises:
+        PipaError: There is no run, it has made all its steps, or its checkpoints are damaged.
+    """
+    last = newest_checkpoint(out)
+    if last is None:
+        if not any((out / name).exists() for name in ("config.yaml", "metrics.csv", "checkpoints")):
+            remedy = "Train without --resume first."
+            raise PipaError("no checkpoint to resume from", out, remedy)
+        log.warning("%s has no checkpoint yet: the run starts at its first step", out)
+    elif (out / "results.json").is_file() and (n := read_checkpoint(last)["global_step"]) >= steps:
+        raise PipaError(f"has {n} steps already", out, "Give more: --trainer.max_steps.")
+    return last

@@ -7,7 +7,6 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 import contextlib
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap, source_pixels, target_images
-from pipa.errors import PipaError
+from pipa.errors import Interrupted, PipaError
 from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
 from pipa.models.build import create_segmenter
@@ -29,6 +28,7 @@ from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
+from pipa.run.checkpoints import in_one_line
 from pipa.run.engine import (
     build_trainer,
     earlier_metrics,
@@ -37,12 +37,15 @@ from pipa.run.engine import (
     training_device,
     validation_interval,
 )
+from pipa.run.folder import prepare_folder
+from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import Judge, as_record, in_words
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.terms import Term
+from pipa.uda.watch import refuse_non_finite
 
 log = logging.getLogger("pipa")
 
@@ -97,7 +100,9 @@ def train(
         callbacks: More of Lightning's callbacks.
 
     Raises:
-        PipaError: The folder holds another run or cannot be written, or the data are bad.
+        PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
+            a weight is not finite.
+        Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
     """
     since = time.perf_counter()
     steps = trainer["max_steps"]
@@ -106,6 +111,54 @@ def train(
     method = settle_style(method, data)
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
+    stop = StopOnSignal(out)
+    with stop.listening(), in_one_line(out), warnings.catch_warnings():
+        module = set_up(
+            out,
+            data,
+            student,
+            method,
+            terms,
+            optim=optim,
+            device=training_device(trainer),
+            seed=seed,
+            last=last,
+        )
+        if config is not None:
+            write_text(out / "config.yaml", config)
+        hush_lightning()
+        judging = judge_for(data, method, trainer, judge) if judge else None
+        callbacks = [*callbacks, *([] if judging is None else [judging]), stop]
+        earlier = earlier_metrics(out, last)
+        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
+        engine.fit(module, datamodule=data, ckpt_path=last)
+        engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
+        result = validate(engine, module, data)
+        stop.waits = True  # what is left takes seconds
+        if not engine.is_global_zero:
+            return Run(out, module.student, data.labels, result)
+        # Of a run that was resumed, this process knows the end only.
+        seconds = None if resume else time.perf_counter() - since
+        return write_run(out, module, result, seconds, judging)
+
+
+def set_up(
+    out: Path,
+    data: UDAData,
+    student: StudentOptions,
+    method: MethodOptions,
+    terms: Sequence[Term],
+    *,
+    optim: Optim,
+    device: str,
+    seed: int,
+    last: Path | None,
+) -> Method:
+    """Open the data and build the method with its network; on an error leave no empty folder.
+
+    Raises:
+        PipaError: The data are bad, or the checkpoint is that of another network.
+    """
     try:
         data.setup("fit")
         L.seed_everything(seed, verbose=False)
@@ -116,7 +169,7 @@ def train(
             **(student.options or {}),
         )
         network.labels = data.labels
-        use_fast_layout(network, training_device(trainer))
+        use_fast_layout(network, device)
         module = build_method(
             method,
             network,
@@ -128,26 +181,11 @@ def train(
         )
         if last is not None:
             check_names(module.state_dict(), read_checkpoint(last)["state_dict"], last)
-    except PipaError:
+    except (PipaError, Interrupted):
         with contextlib.suppress(OSError):
             out.rmdir()  # only if it is empty: nothing half-made stays behind
         raise
-    if config is not None:
-        write_text(out / "config.yaml", config)
-    with warnings.catch_warnings():
-        hush_lightning()
-        judging = judge_for(data, method, trainer, judge) if judge else None
-        callbacks = [*callbacks, *([] if judging is None else [judging])]
-        earlier = earlier_metrics(out, last)
-        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
-        engine.fit(module, datamodule=data, ckpt_path=last)
-        engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
-        result = validate(engine, module, data)
-    if engine.is_global_zero:
-        # Of a run that was resumed, this process knows the end only.
-        seconds = None if resume else time.perf_counter() - since
-        return write_run(out, module, result, seconds, judging)
-    return Run(out, network, data.labels, result)
+    return module
 
 
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
@@ -186,28 +224,6 @@ def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
             log.warning("--%s is %d, and the run has %d steps only", name, first, steps)
 
 
-def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
-    """Make the run's folder; the checkpoint to go on from, where one is asked for."""
-    last = out / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise PipaError("no checkpoint to resume from", last, "Train without --resume first.")
-    if resume and (out / "results.json").is_file():
-        reached = read_checkpoint(last)["global_step"]
-        if reached >= steps:
-            raise PipaError(f"has {reached} steps already", out, "Give more: --trainer.max_steps.")
-    if not resume and (out / "checkpoints").exists():
-        raise PipaError(
-            "holds a run already", out, "Give --resume to go on with it, or another --out."
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PipaError(f"cannot be made ({error.strerror})", out, "Give another --out.") from None
-    if not os.access(out, os.W_OK):
-        raise PipaError("is not writable", out, "Give another --out.")
-    return last if resume else None
-
-
 def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     """Scores of the finished student on the whole validation set."""
     if data.validation is None:
@@ -242,6 +258,7 @@ def write_run(
 ) -> Run:
     """Write the model and the scores; the checkpoints are written already."""
     kept = module.student
+    refuse_non_finite(kept)
     record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
     record["seconds"] = None if seconds is None else round(seconds, 1)
     if result is not None:

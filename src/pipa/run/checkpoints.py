@@ -1,0 +1,112 @@
+"""The checkpoints of a run: written so that none is ever lost, and the newest that can be read."""
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from pipa.errors import PipaError
+from pipa.files.writing import replacing
+from pipa.models.checkpoint import read_checkpoint
+
+log = logging.getLogger("pipa")
+
+
+class DurableCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one, waits for the disk, and puts it in its place."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; on an error the file that was there stays.
+
+        Raises:
+            PipaError: It cannot be written: the disk is full, say.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, durable=True) as part, part.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # Where the disk is full, torch complains about the position in the file.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise PipaError(
+                f"cannot be written ({cause.strerror})",
+                path,
+                "The checkpoint before it is kept: make room, then go on with --resume.",
+            ) from error
+
+
+@contextmanager
+def in_one_line(run: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line: the metrics fill a disk, too.
+
+    Raises:
+        PipaError: Something could not be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be read or written ({error.strerror or error})"
+        remedy = "The last checkpoint is kept: make room or give rights, then go on with --resume."
+        raise PipaError(problem, error.filename or run, remedy) from error
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run has written a checkpoint, damaged or not."""
+    return any((run / "checkpoints").glob("*.ckpt"))
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The checkpoint to go on from: `last.ckpt`, or the one before if that is damaged.
+
+    Returns:
+        The newest checkpoint that is whole; None if the run has written none.
+
+    Raises:
+        PipaError: All checkpoints are damaged.
+    """
+    folder = run / "checkpoints"
+    by_step = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
+    files = [file for file in (folder / "last.ckpt", *reversed(by_step)) if file.is_file()]
+    faults = []
+    for file in files:
+        try:
+            refuse_damaged(file)
+        except PipaError as error:
+            faults.append(error)
+            continue
+        if faults:
+            log.warning("%s Going on from %s", faults[0], file)
+        return file
+    if faults:
+        raise faults[0]
+    return None
+
+
+def refuse_damaged(file: Path) -> None:
+    """Read all of a checkpoint and compare its checksums.
+
+    Raises:
+        PipaError: It is damaged, or holds no state of a training.
+    """
+    content = read_checkpoint(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise PipaError("is damaged", file) from error
+    if broken is not None:
+        raise PipaError(f"is damaged (in {broken})", file)
+    missing = {"global_step", "state_dict", "optimizer_states", "loops", "callbacks"} - set(content)
+    if missing:
+        raise PipaError(f"holds no state of a training ({min(missing)} is missing)", file)
