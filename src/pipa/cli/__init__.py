@@ -5,6 +5,7 @@ stderr that says what and what to do.
 """
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -54,6 +55,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one sub-command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text at all
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = run(given)
     except PipaError as error:

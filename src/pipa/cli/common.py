@@ -62,4 +62,4 @@ def show(table: Any) -> None:
     """Print a rich table."""
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names of classes and paths are data

@@ -155,7 +155,7 @@ def _summary(
     shown = [f"{height}x{width}" for height, width in (min(sizes), max(sizes))] if sizes else ["-"]
     title = f"{spec}: {images} images of {' to '.join(dict.fromkeys(shown))}, {faults} faults"
     if labels is None:
-        return Table(title=f"{title}, no labels")
+        return Table(title=Text(f"{title}, no labels", "table.title"))
     return _class_table(title, labels, counts, {})
 
 
@@ -166,7 +166,7 @@ def _class_table(
     further: dict[str, list[str]],
 ) -> Table:
     """Write one row per class; `further` holds the cells of more columns."""
-    table = Table(title=title, min_width=min(len(title), 78))
+    table = Table(title=Text(title, "table.title"), min_width=min(len(title), 78))
     for heading in ("id", "class", "pixels", "images", *further):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     pixels = counts.sum(axis=0)
@@ -205,6 +205,7 @@ def _legend(labels: LabelSpace, width: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _write(picture: UInt8[np.ndarray, "h w 3"], text: str, at: tuple[int, int]) -> None:
+    text = text.encode("ascii", "replace").decode()  # OpenCV has no other letters, and no mercy
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
 
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from torch import Generator, Tensor
 
 from pipa.errors import PipaError
@@ -157,7 +158,9 @@ class Judgement:
         for title in ("score", "agreement", "JS", "SND", "information", "confidence"):
             table.add_column(title, justify="right")
         for name in self.ranking():
-            table.add_row(name, *(f"{value:.3f}" for value in vars(self.figures(name)).values()))
+            table.add_row(
+                Text(name), *(f"{value:.3f}" for value in vars(self.figures(name)).values())
+            )
         return table
 
     def as_dict(self) -> dict[str, Any]:

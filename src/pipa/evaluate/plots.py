@@ -36,6 +36,7 @@ _INK = {"light": ("#20242b", "#d9dce1"), "dark": ("#e6e8ec", "#3a3f48")}
 _STYLE: Any = {
     "font.size": 11,
     "svg.hashsalt": "pipa",  # without it the same figure has other bytes each time
+    "text.parse_math": False,  # a name with two dollars is no formula
     "svg.fonttype": "path",  # the reader's fonts have other widths than those laid out here
 }
 

@@ -153,14 +153,14 @@ def synthia_means(result: Result) -> dict[str, float]:
 
 def score_table(result: Result, title: str = "") -> Table:
     """A table for the terminal: each class's IoU as a bar and a figure, the means below."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
     table.add_column("", min_width=20, no_wrap=True)
     table.add_column("accuracy", justify="right")
     for name, value in result.iou.items():
         accuracy = result.class_accuracy.get(name)
-        table.add_row(name, figure(value), Text(_bar(value), style="blue"), figure(accuracy))
+        table.add_row(Text(name), figure(value), Text(_bar(value), style="blue"), figure(accuracy))
     table.add_section()
     table.add_row("mean", Text(figure(result.miou), style="bold"), "", figure(result.mean_accuracy))
     table.add_row("all pixels", "", "", figure(result.accuracy))
@@ -176,15 +176,15 @@ def comparison_table(results: Mapping[str, Result], title: str = "") -> Table:
         results: Scores by method, the baseline first; the classes of all of them are shown.
         title: Stands above the table.
     """
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
     table.add_column("class")
     for method in results:
-        table.add_column(display_name(method), justify="right")
+        table.add_column(Text(display_name(method)), justify="right")
     if len(results) > 1:
         table.add_column("gain", justify="right")
     classes = dict.fromkeys(name for result in results.values() for name in result.iou)
     for name in classes:
-        table.add_row(name, *_compared([result.iou.get(name) for result in results.values()]))
+        table.add_row(Text(name), *_compared([result.iou.get(name) for result in results.values()]))
     table.add_section()
     means = [_or_none(result.miou) for result in results.values()]
     table.add_row(Text("mIoU", style="bold"), *_compared(means))

@@ -1,0 +1,65 @@
+"""Names of classes, files and folders are data: in tables, on sheets, in reports and plots."""
+
+import os
+
+import numpy as np
+import pytest
+from builders import CLASSES, folder
+from rich.console import Console
+
+from pipa.classes import LabelSpace
+from pipa.evaluate.plots import class_bars
+from pipa.evaluate.report import GalleryRow, RunRecord, write_report
+from pipa.evaluate.scores import Result, comparison_table, score_table
+from pipa.files.images import read_image
+
+AWFUL = ("[/a] road", "<script>alert(1)</script>", "cost: $x_$ & more")
+
+
+def result():
+    scores = dict.fromkeys(AWFUL, 50.0)
+    return Result(miou=50.0, iou=scores, class_accuracy=scores, accuracy=50.0, mean_accuracy=50.0)
+
+
+def printed(table):
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table)
+    return shown.get()
+
+
+def test_a_class_may_be_called_like_markup_or_html(tmp_path):
+    for table in (score_table(result(), "[/b]"), comparison_table({"[/c]": result()}, "[/b]")):
+        shown = printed(table)
+        assert all(name in shown for name in (*AWFUL, "[/b]"))
+    assert class_bars({name: dict(result().iou) for name in AWFUL})
+    image, ids = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    labels = LabelSpace(AWFUL, ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    row = GalleryRow(image, ids, dict.fromkeys(AWFUL, ids))
+    runs = {name: RunRecord(name, result(), {}) for name in AWFUL}
+    write_report(
+        tmp_path / "report.html", AWFUL[1], runs, [row], {AWFUL[1]: AWFUL[1]}, labels=labels
+    )
+    assert "<script" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["check", "stats"])
+def test_a_folder_and_a_class_may_be_called_like_markup(pipa, tmp_path, command):
+    root = folder(tmp_path / "x[/b]y", 2, classes=CLASSES.replace("ground", "'[/a] ground'"))
+    done = pipa("data", command, root)
+    assert done.code == 0, done.err
+    assert "[/a] ground" in done.out
+
+
+def test_a_file_name_may_be_no_text(pipa, tmp_path):
+    """A name in Latin-1 ended `data check --sheet` in a segmentation fault."""
+    root = folder(tmp_path / "data", 2)
+    for place in ("images", "labels"):
+        (root / place / "000.png").rename(root / place / os.fsdecode(b"caf\xe9.png"))
+    done = pipa("data", "check", root, "--sheet", tmp_path / "sheet.png")
+    assert done.code == 0, done.err
+    assert read_image(tmp_path / "sheet.png").any()
+    (root / "labels" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"broken")
+    done = pipa("data", "check", root)
+    assert done.code == 1
+    assert "caf\\udce9.png" in done.out
