@@ -188,3 +188,38 @@ def test_other_commands_refuse_in_one_line(pipa, arguments, word, tmp_path, monk
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert word in done.err
     assert not list(tmp_path.iterdir())
+
+
+LAUGHS = "\n".join(
+    f"  {name}: &{name} [{', '.join([before] * 9)}]"
+    for name, before in zip("abcdefghij", ("x", *(f"*{name}" for name in "abcdefghi")), strict=True)
+)
+"""Ten lines that mean 9^10 values, three thousand million."""
+
+
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        ("0: {name: a, color: [99999999999999999999, 0, 0]}", "no colour"),
+        ("0: {name: a, color: [[1], [2, 3]]}", "no colour"),
+        ("0: {name: a, cityscapes: [[1]]}", "cityscapes"),
+        ("0: a\n1:\n" + LAUGHS, "has no name"),
+        ("0: " + "[" * 3000 + "]" * 3000, "YAML"),
+    ],
+    ids=["huge", "ragged", "nested", "laughs", "deep"],
+)
+def test_class_tables_that_are_none(pipa, source, table, word):
+    (source / "classes.yaml").write_text(table)
+    done = pipa("data", "check", source)
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert word in done.err
+    assert len(done.err) < 2000
+
+
+def test_a_pipe_among_the_images_is_a_fault(pipa, source):
+    (source / "images" / "001.png").unlink()
+    os.mkfifo(source / "images" / "001.png")
+    done = pipa("data", "check", source)
+    assert done.code == 1
+    assert "001.png" in done.out

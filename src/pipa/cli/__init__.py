@@ -66,10 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Interrupted as end:
         print(f"pipa: {end}", file=sys.stderr)
         code = 128 + end.number
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("pipa: there is not enough memory for this. Take smaller images.", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, of torch on the CPU, or of torch on a GPU says so."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def run(given: list[str]) -> int:

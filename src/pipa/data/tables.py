@@ -8,10 +8,10 @@
 list of names. `ignore` lists ids and colours that are no class.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from pipa.batch import IGNORE_INDEX
@@ -68,7 +68,7 @@ def read_table(path: Path) -> ClassTable:
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise PipaError(f"cannot be read as YAML ({reason})", path, _EXAMPLE) from error
     if isinstance(content, list):
@@ -111,7 +111,7 @@ def _id(key: Any, path: Path) -> int:
 def _entry(value: Any, path: Path) -> dict[str, Any]:
     entry = {"name": value} if isinstance(value, str) else value
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise PipaError(f"`{value}` has no name", path, _EXAMPLE)
+        raise PipaError(f"`{short(value)}` has no name", path, _EXAMPLE)
     unknown = set(entry) - {"name", "color", "colour", "cityscapes"}
     if unknown:
         raise PipaError(
@@ -120,9 +120,11 @@ def _entry(value: Any, path: Path) -> dict[str, Any]:
             "A class has a name, a color and a list `cityscapes` of Cityscapes train ids.",
         )
     groups = entry.get("cityscapes", [])
-    if not isinstance(groups, list) or not set(groups) <= set(range(CITYSCAPES.num_classes)):
+    known = range(CITYSCAPES.num_classes)
+    if not isinstance(groups, list) or not all(group in known for group in groups):
         raise PipaError(
-            f"`cityscapes` of class {entry['name']} is {groups}; expected a list of ids 0 to 18",
+            f"`cityscapes` of class {entry['name']} is {short(groups)}; "
+            "expected a list of ids 0 to 18",
             path,
         )
     return entry
@@ -155,11 +157,15 @@ def _table(entries: dict[int, dict[str, Any]], ignored: Any, path: Path) -> Clas
     return ClassTable(space, ids, colours, str(path))
 
 
+def short(value: Any) -> str:
+    """Show the beginning of a value: a few lines of YAML can mean a thousand million."""
+    return reprlib.repr(value)[:200]
+
+
 def _colour(value: Any, path: Path) -> Colour:
-    try:
-        red, green, blue = (int(v) for v in np.asarray(value, np.int64).ravel())
-    except (TypeError, ValueError) as error:
-        raise PipaError(f"{value} is no colour; expected [red, green, blue]", path) from error
-    if not all(0 <= v <= 255 for v in (red, green, blue)):
-        raise PipaError(f"{value} is no colour; each of its values is 0 to 255", path)
+    if not isinstance(value, list) or len(value) != 3:
+        raise PipaError(f"{short(value)} is no colour; expected [red, green, blue]", path)
+    if not all(isinstance(v, int) and 0 <= v <= 255 for v in value):
+        raise PipaError(f"{short(value)} is no colour; each of its values is 0 to 255", path)
+    red, green, blue = value
     return red, green, blue

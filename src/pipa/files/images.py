@@ -102,6 +102,8 @@ def write_png(
 
 
 def _bytes(path: Path, count: int = -1) -> UInt8[np.ndarray, " n"]:
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise PipaError("cannot be read (it is no file)", path)
     try:
         data = np.fromfile(path, np.uint8, count)
     except OSError as error:
