@@ -62,11 +62,30 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
 
 
 @pytest.mark.parametrize(
-    "option", ["--method.passes=0", "--pixel.width=20", "--pixel.similarity=2", "--seed=-1"]
+    "option",
+    [
+        "--pixel.dim=-1",
+        "--patch.queries=-1",
+        "--data.batch_size=99999999999999999999",
+        "--trainer.devices=[]",
+        "--trainer.max_time=foo",
+        "--student.options={backbone: 3}",
+        "--student.options={name: x}",
+        "--method.passes=0",
+        "--pixel.width=20",
+        "--pixel.similarity=2",
+        "--seed=-1",
+    ],
 )
 def test_impossible_numbers(refused, source, target, option):
     options = [f"--data.source={source}", f"--data.target={target}"]
-    refused(*options, option, words=[option.split("=")[0]])
+    name = option.split("=")[0]
+    refused(*options, option, words=["--trainer" if name.startswith("--trainer") else name])
+
+
+def test_a_config_that_is_no_text(refused, source, tmp_path):
+    (tmp_path / "c.yaml").write_bytes(bytes(range(256)))
+    refused(f"--config={tmp_path / 'c.yaml'}", f"--data.source={source}", words=["YAML"])
 
 
 def test_label_with_an_id_outside_the_classes(refused, source, target):

@@ -12,10 +12,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pipa.data.module import UDAData
+from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
 from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
@@ -65,17 +67,16 @@ def build_trainer(
     given.pop("val_check_interval", None)
     others = given.pop("plugins", None) or []
     others = others if isinstance(others, list) else [others]
-    return L.Trainer(
-        **given,
-        val_check_interval=every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        plugins=[*others, DurableCheckpoints()],
-        logger=[
+    ours: dict[str, Any] = {
+        "val_check_interval": every,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "plugins": [*others, DurableCheckpoints()],
+        "logger": [
             TensorBoardLogger(out, name=None, version="tensorboard"),
             table,
         ],
-        callbacks=[
+        "callbacks": [
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
             FiniteGuard(),
@@ -93,7 +94,12 @@ def build_trainer(
             *best_checkpoint(out, data, every, judged=judged),
             *callbacks,
         ],
-    )
+    }
+    try:
+        return L.Trainer(**given, **ours)
+    except (MisconfigurationException, TypeError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
 
 
 def validation_interval(options: Mapping[str, Any]) -> int:

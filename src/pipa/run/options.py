@@ -35,6 +35,10 @@ OURS = {
 """Arguments of Lightning's trainer that a run sets itself."""
 
 
+MOST_IMAGES = 2**16
+"""The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
+
+
 @dataclass
 class StudentOptions:
     """The `student:` section: which network.
@@ -66,7 +70,10 @@ class StudentOptions:
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
-    config = parser.parse_args(spelled_out(given))
+    try:
+        config = parser.parse_args(spelled_out(given))
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise PipaError(f"is no YAML ({error})", "the experiment file") from error
     options = build_sections(parser, config)
     out: Path = config.out
     if config.resume:
@@ -150,6 +157,9 @@ def refuse_impossible(config: Any) -> None:
     for name in ("max_steps", "log_every_n_steps"):
         if (value := config.trainer[name]) is not None:
             at_least(1, value, f"trainer.{name}")
+    if config.data.batch_size > MOST_IMAGES:
+        problem = f"is {config.data.batch_size}, must be at most {MOST_IMAGES}"
+        raise PipaError(problem, "--data.batch_size")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(

@@ -162,12 +162,7 @@ def set_up(
     try:
         data.setup("fit")
         L.seed_everything(seed, verbose=False)
-        network = create_segmenter(
-            student.name,
-            data.labels.num_classes,
-            pretrained=student.weights,
-            **(student.options or {}),
-        )
+        network = build_student(student, data.labels.num_classes)
         network.labels = data.labels
         use_fast_layout(network, device)
         module = build_method(
@@ -186,6 +181,22 @@ def set_up(
             out.rmdir()  # only if it is empty: nothing half-made stays behind
         raise
     return module
+
+
+def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
+    """The network of the `student:` section.
+
+    Raises:
+        PipaError: The name, the weights or an option is none that a network can be built with.
+    """
+    options = student.options or {}
+    try:
+        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if not options:
+            raise
+        reason = " ".join(str(error).split())
+        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
 
 
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:

@@ -64,7 +64,8 @@ class PatchTerm(TargetTerm):
         warm_up: int = 0,
     ) -> None:
         super().__init__(weight, start, warm_up)
-        check_width(width, "patch")
+        check_width(width, dim, "patch")
+        at_least(1, queries, "patch.queries")
         at_least(0, memory, "patch.memory")
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
         self.balanced, self.width, self.dim, self.jitter = balanced, width, dim, jitter

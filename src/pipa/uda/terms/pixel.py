@@ -64,7 +64,7 @@ class PixelTerm(SourceTerm):
         warm_up: int = 0,
     ) -> None:
         super().__init__(weight, start, warm_up)
-        check_width(width, "pixel")
+        check_width(width, dim, "pixel")
         at_least(0, memory, "pixel.memory")
         if similarity is not None and not 0 < similarity <= 1:
             raise PipaError("must be above 0 and at most 1", "--pixel.similarity")

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 
 
 class Projection(nn.Module):
@@ -38,14 +38,15 @@ class Projection(nn.Module):
         return F.normalize(self.leave(F.relu(self.norm(mixed))).float(), dim=1)
 
 
-def check_width(width: int, term: str) -> None:
+def check_width(width: int, dim: int, term: str) -> None:
     """Refuse a width that the norm of a projection head cannot divide into its 8 groups.
 
     Raises:
-        PipaError: It is no multiple of 8, or below 8.
+        PipaError: It is no multiple of 8, or below 8; or the head would have no output.
     """
     if width < 8 or width % 8:
         raise PipaError(f"is {width}, not a multiple of 8", f"--{term}.width")
+    at_least(1, dim, f"{term}.dim")
 
 
 def projection_for(features: list[Tensor], width: int, dim: int) -> Projection:
