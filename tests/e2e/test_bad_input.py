@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from builders import folder
+from safetensors.numpy import save_file
 
 from pipa.files.images import write_png
 
@@ -65,6 +66,7 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
     "option",
     [
         "--pixel.dim=-1",
+        "--optim.lr=1e38",
         "--patch.queries=-1",
         "--data.batch_size=99999999999999999999",
         "--trainer.devices=[]",
@@ -242,3 +244,23 @@ def test_a_pipe_among_the_images_is_a_fault(pipa, source):
     done = pipa("data", "check", source)
     assert done.code == 1
     assert "001.png" in done.out
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"format": "pipa-segmenter"}',
+        '{"format": "pipa-segmenter", "segmenter": {}, "labels": null, "metadata": {}}',
+        '{"format": "pipa-segmenter", "segmenter": {"name": 5}, "labels": 3, "metadata": 1}',
+    ],
+)
+def test_a_model_whose_config_is_none(pipa, tmp_path, config):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(config)
+    save_file({"a": np.zeros(2, np.float32)}, model / "model.safetensors")
+    done = pipa("predict", model, tmp_path, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert str(model) in done.err
+    assert not (tmp_path / "out").exists()

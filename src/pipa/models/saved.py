@@ -94,6 +94,14 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
         PipaError: There is nothing of the kind, or it is damaged or in part.
     """
     path = Path(path)
+    try:
+        return _load(path, weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipaError(f"holds no network that can be built ({reason})", path) from error
+
+
+def _load(path: Path, weights: Weights) -> Segmenter:
     if path.name in ("config.json", "model.safetensors"):
         path = path.parent
     if path.is_dir():

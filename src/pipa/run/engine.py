@@ -31,9 +31,12 @@ def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
     if last is None or not file.is_file():
         return []
     reached = read_checkpoint(last)["global_step"]
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-    return [row for row in rows if int(row.get("step", reached)) < reached]
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+        return [row for row in rows if int(row.get("step", reached)) < reached]
+    except (OSError, ValueError, csv.Error) as error:
+        raise PipaError(f"cannot be read ({error})", file, "Move it away.") from error
 
 
 def build_trainer(

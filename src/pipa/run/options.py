@@ -39,6 +39,10 @@ MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
 
 
+MOST_RATE = 1e20
+"""The largest learning rate; with its factors, more is no number in float32."""
+
+
 @dataclass
 class StudentOptions:
     """The `student:` section: which network.
@@ -160,6 +164,8 @@ def refuse_impossible(config: Any) -> None:
     if config.data.batch_size > MOST_IMAGES:
         problem = f"is {config.data.batch_size}, must be at most {MOST_IMAGES}"
         raise PipaError(problem, "--data.batch_size")
+    if not 0 <= config.optim.lr <= MOST_RATE:
+        raise PipaError(f"is {config.optim.lr}, must be 0 to {MOST_RATE:g}", "--optim.lr")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(
