@@ -153,9 +153,9 @@ def test_a_frozen_encoder_learns_nothing(name, tmp_path):
 def test_a_frozen_encoder_of_transformers_learns_nothing(folder):
     backbone = auto(pretrained=folder, frozen=True)
     again = pipa.create_segmenter("daformer_auto", 3, backbone={"settings": backbone.settings})
-    told = {"frozen": True}
+    given = {"frozen": True}
     for model in (
-        pipa.create_segmenter("daformer_auto", 3, pretrained=folder, backbone=told),
+        pipa.create_segmenter("daformer_auto", 3, pretrained=folder, backbone=given),
         again,
     ):
         assert_only_the_rest_learns(model)
@@ -164,15 +164,15 @@ def test_a_frozen_encoder_of_transformers_learns_nothing(folder):
 def test_what_was_saved_before_there_was_freezing_is_not_frozen():
     for name in ("fpn_mit_b0", "fpn_mobilenet_v2"):
         settings = pipa.create_segmenter(name, 3).config["backbone"]["settings"]
-        told = {k: v for k, v in settings.items() if k != "frozen"}
-        model = pipa.create_segmenter(name, 3, backbone={"settings": told})
+        given = {k: v for k, v in settings.items() if k != "frozen"}
+        model = pipa.create_segmenter(name, 3, backbone={"settings": given})
         assert all(p.requires_grad for p in model.parameters())
 
 
 def test_auto_needs_to_know_what(tmp_path):
     with pytest.raises(PipaError, match="no pretrained weights are named"):
         pipa.create_segmenter("daformer_auto", 3)
-    with pytest.raises(PipaError, match="is no backbone"):
+    with pytest.raises(PipaError, match="is not a backbone"):
         pipa.create_segmenter("daformer_auto", 3, pretrained=tmp_path)
 
 

@@ -96,14 +96,14 @@ def test_any_head_on_any_backbone(model, tmp_path):
 
 
 def test_the_head_of_hrda_is_the_one_that_its_name_tells():
-    told = {
+    expected = {
         "hrda_small": "FPNHead",
         "hrda_daformer_small": "DAFormerHead",
         "hrda_segformer_small": "SegFormerHead",
         "hrda_deeplabv2_small": "DeepLabV2Head",
         "hrda_mobilenet_v2": "DAFormerHead",
     }
-    for name, kind in told.items():
+    for name, kind in expected.items():
         model = pipa.create_segmenter(name, 3)
         assert [type(m).__name__ for m in (model.head, model.attention_head)] == [kind] * 2
     for name in ("hrda_deeplabv2", "hrda_hrda_small", "deeplabv2_hrda_small", "deeplabv2_resnet"):

@@ -68,7 +68,7 @@ def test_gradients_pass_through_windows():
 
 def test_the_border_is_repeated():
     image = torch.arange(6.0).view(1, 1, 2, 3)
-    grown = enlarge(image, least=3, multiple=4)
+    grown = enlarge(image, minimum=3, multiple=4)
     assert grown.shape == (1, 1, 4, 4)
     assert grown[0, 0, 3].tolist() == [3, 4, 5, 5]
     assert enlarge(image) is image

@@ -1,8 +1,8 @@
 """Backbones of `transformers.AutoBackbone`: ResNet, ConvNeXt V2, Swin V2, DINOv2, DINOv3, ...
 
-Those with four stages give their maps as they are. A plain vision transformer has one map, of which
+Encoders with four stages have the four maps already. A plain vision transformer has one map, which
 a simple feature pyramid (Li et al.: Exploring Plain Vision Transformer Backbones for Object
-Detection, ECCV 2022, section 3) makes four.
+Detection, ECCV 2022, section 3) turns into four.
 """
 
 import re
@@ -25,41 +25,41 @@ class Staged(Backbone):
     """An encoder with stages at strides 4, 8, 16, 32.
 
     Args:
-        encoder: A backbone of transformers that answers with four maps.
+        encoder: A backbone of transformers with four maps.
         frozen: Train nothing, and stay in evaluation mode.
     """
 
     def __init__(self, encoder: Any, *, frozen: bool = False) -> None:
         super().__init__(list(encoder.channels), _settings(encoder) | {"frozen": frozen})
         self.encoder = encoder
-        self.hold(frozen=frozen)
+        self.freeze(frozen=frozen)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32."""
         return list(self.encoder(image).feature_maps)
 
     def blocks(self) -> list[nn.Module]:
-        """The blocks of the four stages."""
+        """Return the blocks of the four stages."""
         return _blocks(self.encoder)
 
 
 class Plain(Backbone):
     """A plain vision transformer with a simple feature pyramid.
 
-    The image is scaled so that a patch covers 16 pixels of it, whatever the patch size.
+    The image is scaled so that one patch covers 16 of its pixels, whatever the patch size.
 
     Args:
-        encoder: A backbone of transformers that answers with one map.
-        width: Channels of the maps of the pyramid.
+        encoder: A backbone of transformers with one map.
+        width: Channels of each map of the pyramid.
         frozen: Train the pyramid only; the encoder stays in evaluation mode.
     """
 
     def __init__(self, encoder: Any, *, width: int = 256, frozen: bool = False) -> None:
-        told = {"width": width, "frozen": frozen}
-        super().__init__([width] * LEVELS, _settings(encoder) | told)
+        arguments = {"width": width, "frozen": frozen}
+        super().__init__([width] * LEVELS, _settings(encoder) | arguments)
         self.encoder, self.patch = encoder, int(encoder.config.patch_size)
-        self.hold(frozen=frozen)
-        if hasattr(encoder.embeddings, "mask_token"):  # of its pre-training; nothing reads it here
+        self.freeze(frozen=frozen)
+        if hasattr(encoder.embeddings, "mask_token"):  # only pretraining uses it
             encoder.embeddings.mask_token.requires_grad_(False)
         (channels,) = encoder.channels
         half = channels // 2
@@ -78,13 +78,13 @@ class Plain(Backbone):
         )
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32."""
         return self.look(image)[0]
 
     def look(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b _ _ _"]]:
-        """The four maps of the pyramid, and the map of the encoder that it stands on."""
+        """Return the four maps of the pyramid, and the map of the encoder below it."""
         grid = [-(-side // 16) * self.patch for side in image.shape[-2:]]
         if grid != list(image.shape[-2:]):
             scaled = F.interpolate(image, grid, mode="bilinear", antialias=True)
@@ -100,7 +100,7 @@ class Plain(Backbone):
         return features, map_
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
+        """Return the transformer blocks."""
         return _blocks(self.encoder)
 
 
@@ -110,24 +110,24 @@ def auto(
     settings: Mapping[str, Any] | None = None,
     frozen: bool = False,
 ) -> Backbone:
-    """Build any backbone that transformers knows.
+    """Build any backbone of transformers.
 
     Args:
         pretrained: Name on the Hub ("facebook/convnextv2-tiny-22k-224") or a local folder.
-        settings: What an earlier network said of itself; random weights.
+        settings: The `settings` of an earlier backbone; its weights are random.
         frozen: Train nothing of the encoder, and keep it in evaluation mode; a pyramid on top of it
             still learns.
 
     Raises:
-        PipaError: Neither is given, the weights cannot be had, or the encoder does not fit.
+        PipaError: Both are missing, the weights cannot be loaded, or the encoder does not fit.
     """
     from transformers import AutoBackbone, AutoConfig
 
     if settings is not None:
-        told = dict(settings)
-        frozen, width = bool(told.pop("frozen", False)), told.pop("width", 256)
-        indices = told.pop("out_indices")
-        config = AutoConfig.for_model(told.pop("model_type"), **told)
+        given = dict(settings)
+        frozen, width = bool(given.pop("frozen", False)), given.pop("width", 256)
+        indices = given.pop("out_indices")
+        config = AutoConfig.for_model(given.pop("model_type"), **given)
         config.out_indices = indices
         encoder = AutoBackbone.from_config(config)  # type: ignore[no-untyped-call]
     elif pretrained is not None:
@@ -141,28 +141,28 @@ def auto(
 
 
 def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:
-    """Its class, and the four stages to take, or the last of a plain transformer."""
+    """Return its class and the indices of its four stages, or of a plain transformer's last."""
     from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(str(pretrained))
         kind, stages = MODEL_FOR_BACKBONE_MAPPING[type(config)], config.stage_names
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise PipaError("is no backbone that transformers knows", pretrained) from error
+        raise PipaError("is not a backbone of transformers", pretrained) from error
     return kind, [1, 2, 3, 4] if len(stages) == LEVELS + 1 else [len(stages) - 1]
 
 
 def _blocks(encoder: Any) -> list[nn.Module]:
-    """What transformers calls `layer.3` in a plain encoder, `stages.1.layers.3` in stages."""
+    """Find modules called `layer.3` in plain encoders, `stages.1.layers.3` in those with stages."""
     found = {name: module for name, module in encoder.named_modules() if BLOCK.fullmatch(name)}
     blocks = [
         module
         for name, module in found.items()
-        if not any(name.startswith(f"{outer}.") for outer in found)  # a block may have layers, too
+        if not any(name.startswith(f"{outer}.") for outer in found)  # a block may have layers
     ]
     if not blocks:
         kind = type(encoder).__name__
-        raise PipaError(f"the layers of {kind} are not known", remedy="Leave out layer_decay.")
+        raise PipaError(f"the layers of {kind} are unknown", remedy="Leave out layer_decay.")
     return blocks
 
 

@@ -1,7 +1,8 @@
-"""Backbones: anything that turns an image into maps at strides 4, 8, 16, 32.
+"""Backbones: encoders that turn an image into maps at strides 4, 8, 16, 32.
 
-MiT and MobileNetV2 through `transformers`: random weights, a name on the Hub, or a local folder.
-Their configuration is kept (`settings`), so that a saved network is rebuilt without either.
+MiT and MobileNetV2 are those of `transformers`, with random weights or weights from a name on the
+Hub or a local folder. Their configuration is kept (`settings`), so that a saved network is rebuilt
+without either.
 The ImageNet weights of MiT (`nvidia/mit-b5`) are licensed for research only; MobileNetV2 is not.
 """
 
@@ -34,14 +35,14 @@ class Backbone(nn.Module, ABC):
 
     Args:
         channels: Channels of the four maps.
-        settings: Enough to build it again with random weights; goes to JSON.
-        mean: Mean of each input channel that it expects removed, in units of [0, 1].
+        settings: The configuration, for JSON, that builds it again with random weights.
+        mean: Mean of each input channel, in units of [0, 1].
         std: Standard deviation of each input channel, in units of [0, 1].
     """
 
     encoder: Any
     cpu_layout = torch.contiguous_format
-    """The memory format that it is fastest in on a CPU: see `use_fast_layout`."""
+    """Its fastest memory format on a CPU: see `use_fast_layout`."""
     frozen = freeze_norms = False
 
     def __init__(
@@ -58,7 +59,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32."""
 
     def look(
         self, image: Float[Tensor, "b 3 h w"]
@@ -72,13 +73,13 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The layers of the encoder, in the order in which an image passes them."""
+        """Return the layers of the encoder, in the order in which an image passes them."""
 
     def depths(self) -> dict[nn.Parameter, int]:
-        """Layer of every parameter: 0 before the first block, l in the l-th, L = len(blocks()).
+        """Return each parameter's layer: 0 before the first block, l in the l-th of len(blocks()).
 
-        What stands between two blocks counts with the one before it, and what stands behind the
-        last (final norms, a pyramid) with that. Modules are registered in the order of their use.
+        Modules between two blocks belong to the first of these, and modules after the last block
+        (final norms, a pyramid) to that. Modules are registered in the order of their use.
         """
         blocks, depth = set(self.blocks()), 0
         found = {}
@@ -88,20 +89,20 @@ class Backbone(nn.Module, ABC):
                 found[parameter] = depth
         return found
 
-    def hold(self, *, frozen: bool, freeze_norms: bool = False) -> None:
-        """Let the encoder, or its batch norms, stay as they are.
+    def freeze(self, *, frozen: bool, freeze_norms: bool = False) -> None:
+        """Freeze the encoder, or only its batch norms.
 
         Args:
-            frozen: Nothing of it learns, and it stays in evaluation mode: norms keep their
-                statistics, there is no stochastic depth.
-            freeze_norms: Its batch norms keep their statistics; their scales and shifts learn.
+            frozen: Train nothing of the encoder, and keep it in evaluation mode: norms keep their
+                statistics, and there is no stochastic depth.
+            freeze_norms: Keep the statistics of the batch norms; their scales and shifts learn.
         """
         self.frozen, self.freeze_norms = frozen, freeze_norms
         self.encoder.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for all but what is held."""
+        """Set the mode of every module that is not frozen."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -124,30 +125,30 @@ class MiT(Backbone):
         settings = settings_of(encoder.config) | {"frozen": frozen}
         super().__init__(list(encoder.config.hidden_sizes), settings)
         self.encoder = encoder
-        self.hold(frozen=frozen)
+        self.freeze(frozen=frozen)
         for name, module in encoder.named_modules():
             # The authors' blocks and stages use 1e-6, their patch embeddings and reductions torch's
-            # 1e-5; transformers uses the latter throughout.
+            # 1e-5; transformers uses 1e-5 throughout.
             embeds = "patch_embeddings" in name or "sequence_reduction" in name
             if isinstance(module, nn.LayerNorm) and not embeds:
                 module.eps = encoder.config.layer_norm_eps
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32."""
         return list(self.encoder(image, output_hidden_states=True).hidden_states)
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer blocks of the four stages."""
+        """Return the transformer blocks of the four stages."""
         return [block for stage in self.encoder.stages for block in stage.blocks]
 
 
 class MobileNetV2(Backbone):
-    """MobileNetV2 (Sandler et al., CVPR 2018), inputs scaled to [-1, 1].
+    """MobileNetV2 (Sandler et al., CVPR 2018), whose inputs are scaled to [-1, 1].
 
     Args:
         encoder: A `transformers.MobileNetV2Model`; its last 1x1 convolution is dropped.
-        freeze_norms: Keep the statistics of the batch norms as they are, also in training; right
-            for pretrained weights, whose norms may be folded into the convolutions.
+        freeze_norms: Keep the statistics of the batch norms in training, too; right for pretrained
+            weights, whose norms may be folded into the convolutions.
         frozen: Train nothing, and stay in evaluation mode.
     """
 
@@ -156,23 +157,23 @@ class MobileNetV2(Backbone):
 
     def __init__(self, encoder: Any, *, freeze_norms: bool, frozen: bool) -> None:
         channels = [encoder.layer[i].reduce_1x1.convolution.out_channels for i in self.LEVELS]
-        told = {"freeze_norms": freeze_norms, "frozen": frozen}
-        settings = settings_of(encoder.config) | told
+        arguments = {"freeze_norms": freeze_norms, "frozen": frozen}
+        settings = settings_of(encoder.config) | arguments
         super().__init__(channels, settings, mean=(0.5,) * 3, std=(0.5,) * 3)
         encoder.conv_1x1 = nn.Identity()
         self.encoder = encoder
         for module in encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.003  # TensorFlow's 0.997; transformers gives it to torch as is
-        self.hold(frozen=frozen, freeze_norms=freeze_norms)
+                module.momentum = 0.003  # TensorFlow's 0.997, which transformers copies
+        self.freeze(frozen=frozen, freeze_norms=freeze_norms)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32."""
         maps = self.encoder(image, output_hidden_states=True).hidden_states
         return [maps[i] for i in self.LEVELS]
 
     def blocks(self) -> list[nn.Module]:
-        """The inverted residual blocks."""
+        """Return the inverted residual blocks."""
         return list(self.encoder.layer)
 
 
@@ -189,19 +190,19 @@ def mit(
     Args:
         size: "b0" ... "b5".
         pretrained: Name on the Hub ("nvidia/mit-b5") or a local folder; random weights when None.
-        settings: What an earlier network said of itself; replaces all other arguments.
+        settings: The `settings` of an earlier backbone; they replace all other arguments.
         drop_path: Largest rate of stochastic depth, at the last block (DAFormer: 0.1).
-        frozen: Train nothing of it, and keep it in evaluation mode.
+        frozen: Train nothing, and stay in evaluation mode.
 
     Raises:
-        PipaError: The weights cannot be had, or are of another size.
+        PipaError: The weights cannot be loaded, or are of another size.
     """
     from transformers import SegformerConfig, SegformerModel
 
     if settings is not None:
-        told = dict(settings)
-        frozen = bool(told.pop("frozen", False))
-        return MiT(SegformerModel(SegformerConfig(**told)), frozen=frozen)
+        given = dict(settings)
+        frozen = bool(given.pop("frozen", False))
+        return MiT(SegformerModel(SegformerConfig(**given)), frozen=frozen)
     widths, depths = MIT[size]
     if pretrained is None:
         config = SegformerConfig(hidden_sizes=widths, depths=depths, drop_path_rate=drop_path)
@@ -228,19 +229,19 @@ def mobilenet_v2(
 
     Args:
         pretrained: Name on the Hub or a local folder; random weights when None.
-        settings: What an earlier network said of itself; replaces all other arguments.
-        freeze_norms: Keep the statistics of the batch norms; None: those of pretrained weights.
-        frozen: Train nothing of it, and keep it in evaluation mode.
+        settings: The `settings` of an earlier backbone; they replace all other arguments.
+        freeze_norms: Keep the statistics of the batch norms; None: if the weights are pretrained.
+        frozen: Train nothing, and stay in evaluation mode.
 
     Raises:
-        PipaError: The weights cannot be had.
+        PipaError: The weights cannot be loaded.
     """
     from transformers import MobileNetV2Config, MobileNetV2Model
 
     if settings is not None:
-        told = dict(settings)
-        freeze_norms, frozen = bool(told.pop("freeze_norms")), bool(told.pop("frozen", False))
-        encoder = MobileNetV2Model(MobileNetV2Config(**told), add_pooling_layer=False)
+        given = dict(settings)
+        freeze_norms, frozen = bool(given.pop("freeze_norms")), bool(given.pop("frozen", False))
+        encoder = MobileNetV2Model(MobileNetV2Config(**given), add_pooling_layer=False)
     elif pretrained is None:
         encoder = MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=False)
     else:
@@ -250,13 +251,13 @@ def mobilenet_v2(
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """The fields of a transformers configuration that shape a network, without its class names."""
+    """Return the fields of a transformers configuration that build a network, without labels."""
     dropped = ("id2label", "label2id", "architectures", "dtype", "transformers_version")
     return {k: v for k, v in config.to_diff_dict().items() if k not in dropped}
 
 
 def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
-    """Load weights with `transformers`; refuse where some are missing: they would be random.
+    """Load weights with `transformers`; refuse incomplete ones, since the rest would be random.
 
     Args:
         kind: A model class of transformers.
@@ -264,7 +265,7 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
         **options: Changes to the configuration.
 
     Raises:
-        PipaError: They cannot be had, or are of another network.
+        PipaError: The weights cannot be loaded, or belong to another network.
     """
     if Path(where).is_file():
         raise PipaError("is a file, not a folder", where, f"`pipa convert {where} OUT` makes one.")
@@ -275,7 +276,7 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
         raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
-    # A backbone's norms after each stage are the identity until they are trained here.
+    # Checkpoints have no norms after each stage: these start as the identity.
     missing = sorted(k for k in report["missing_keys"] if not k.startswith("hidden_states_norms."))
     if missing:
         raise PipaError(

@@ -1,4 +1,4 @@
-"""Networks by name: HEAD_BACKBONE."""
+"""Building of networks by name: HEAD_BACKBONE."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -37,9 +37,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "fpn": FPNHead,
 }
 ATTENTION: dict[str, dict[str, Any]] = {"daformer": {"dilations": None}}
-"""What HRDA's attention head has other than the head itself (HRDA@hrda_head.py)."""
+"""Arguments in which HRDA's attention head differs from the head (HRDA@hrda_head.py)."""
 HRDA_HEAD = {"small": "fpn"}
-"""Heads in HRDA where the name tells none; DAFormer's for all other backbones."""
+"""Head of HRDA by backbone, if the name has none; DAFormer's for all other backbones."""
 SHORT = {"small": "fpn_small"}
 
 
@@ -58,19 +58,19 @@ def create_segmenter(
         name: daformer, segformer, deeplabv2, fpn or hrda; then mit_b0 ... mit_b5, resnet_50,
             resnet_101, mobilenet_v2, small, or auto for any backbone of transformers that
             `pretrained` names. "small" is short for "fpn_small". HRDA has DAFormer's head, with
-            "small" fpn, or the one between: "hrda_deeplabv2_resnet_101".
+            "small" fpn, or the head in its name: "hrda_deeplabv2_resnet_101".
         num_classes: Number of classes, k.
         pretrained: Weights of the backbone: a name on the Hub ("nvidia/mit-b5") or a local folder;
             None: random.
         backbone: Arguments of the backbone: `frozen` (not of "small"), `drop_path` of MiT,
-            `freeze_norms` of ResNet and MobileNetV2, `dilated` of ResNet, or `settings` of an
-            earlier one.
-        head: Arguments of the head: `width`, `dropout`; of deeplabv2 `dilations` alone.
-        **options: Arguments of the segmenter: `window`, `stride`, `chunk`; of HRDA also `detail`,
+            `freeze_norms` of ResNet and MobileNetV2, `dilated` of ResNet, or the `settings` of
+            an earlier one.
+        head: Arguments of the head: `width`, `dropout`; deeplabv2 has only `dilations`.
+        **options: Arguments of the segmenter: `window`, `stride`, `chunk`; HRDA also has `detail`,
             `detail_weight`, `detail_chunk`, `detail_stride`.
 
     Raises:
-        PipaError: The name or an option is not known, or the weights cannot be had.
+        PipaError: The name or an option is unknown, or the weights cannot be loaded.
     """
     kind, decoder, encoder = _parts(name)
     given = dict(backbone or {})
@@ -94,17 +94,17 @@ def create_segmenter(
         "head": dict(head or {}),
         **options,
     }
-    return model.train()  # transformers hands pretrained encoders over in evaluation mode
+    return model.train()  # pretrained encoders of transformers are in evaluation mode
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """Kind of segmenter, head and backbone."""
+    """Split a name into kind of segmenter, head and backbone."""
     kind, _, encoder = SHORT.get(name, name).partition("_")
     decoder = kind
     if kind == "hrda":
         first, _, rest = encoder.partition("_")
-        told = (first, rest) if first in HEADS else (HRDA_HEAD.get(encoder, "daformer"), encoder)
-        decoder, encoder = told
+        default = HRDA_HEAD.get(encoder, "daformer")
+        decoder, encoder = (first, rest) if first in HEADS else (default, encoder)
     if decoder not in HEADS or encoder not in BACKBONES:
         raise PipaError(
             f"no network is called {name!r}",
@@ -115,7 +115,7 @@ def _parts(name: str) -> tuple[str, str, str]:
 
 
 def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> T:
-    """Call with keywords that came from a file; an unknown one is the user's to mend."""
+    """Call with keywords from a file; report unknown ones to the user."""
     known = [
         p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
     ]

@@ -1,4 +1,4 @@
-"""Reading weights that someone else wrote: nothing runs, nothing is loaded in part."""
+"""Safe reading of foreign weights: no code runs, and nothing is loaded in part."""
 
 import pickle
 import re
@@ -16,20 +16,20 @@ from pipa.models.segmenter import Segmenter
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary that `torch.save` wrote; tensors stay on disk until they are used.
+    """Read a dictionary of `torch.save`; tensors stay on disk until they are used.
 
     Args:
         path: A `.ckpt` or `.pth` file.
 
     Raises:
-        PipaError: There is no such file, it is damaged, or it holds code.
+        PipaError: The file is missing, damaged, or holds code.
     """
     if not path.is_file():
         raise PipaError("no such file", path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
-            # The format of torch before 1.6 is no zip file and cannot be mapped.
+            # The format of torch before 1.6 is not a zip file and cannot be mapped.
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
@@ -53,18 +53,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def build_with(
     build: Callable[[], Segmenter], state: Mapping[str, Tensor], where: Path
 ) -> Segmenter:
-    """A network with exactly these weights; chance outside is left as it was.
+    """Build a network with exactly these weights; torch's random state is restored.
 
     Args:
         build: Makes the network.
         state: All its parameters and buffers by name.
-        where: What a complaint shall name.
+        where: The file that an error names.
 
     Raises:
-        PipaError: A name is missing or left over, or a shape differs.
+        PipaError: A name is missing or unexpected, or a shape differs.
     """
-    # Random weights cost half a second for the largest network; what torch imports to build it on
-    # its "meta" device costs more.
+    # Random weights cost half a second for the largest network; torch's imports for its "meta"
+    # device cost more.
     with torch.random.fork_rng(devices=[]):
         model = build()
     check_names(model.state_dict(), state, where)
@@ -73,10 +73,10 @@ def build_with(
 
 
 def check_names(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: Path) -> None:
-    """Complain unless both have the same names and shapes.
+    """Check that both have the same names and shapes.
 
     Raises:
-        PipaError: With the lists of names that are missing, left over, or of another shape.
+        PipaError: Names are missing, unexpected, or of another shape; the error lists them.
     """
     shapes = [
         f"{name} {tuple(theirs[name].shape)} instead of {tuple(ours[name].shape)}"
@@ -88,11 +88,11 @@ def check_names(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where:
         "unexpected": sorted(set(theirs) - set(ours)),
         "of another shape": shapes,
     }
-    found = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    found = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in faults.items() if names)
     if found:
         raise PipaError(f"does not fit the network; {found}", where)
 
 
-def _some(names: list[str], most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def _shortened(names: list[str], maximum: int = 8) -> str:
+    rest = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return ", ".join(names[:maximum]) + rest

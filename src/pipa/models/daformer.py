@@ -23,8 +23,8 @@ class DAFormerHead(nn.Module):
         channels: Channels of each map.
         num_classes: Number of classes, k.
         width: Channels of the embeddings and of the fused map (paper: 256).
-        dilations: Of the parallel branches; 1 is a 1x1 convolution. None: a single 1x1 convolution
-            instead, which is the fusion of HRDA's scale attention.
+        dilations: Dilation of each parallel branch; 1 is a 1x1 convolution. None: a single 1x1
+            convolution instead, which is the fusion of HRDA's scale attention.
         dropout: Share of fused channels dropped in training (paper: 0.1).
     """
 
@@ -50,8 +50,8 @@ class DAFormerHead(nn.Module):
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Logits on the grid of the first map."""
-        # A map in channels_last would bring the stack, and its slow convolutions, into that layout.
+        """Return logits on the grid of the first map."""
+        # A map in channels_last would turn the stack, and its slow convolutions, into that layout.
         layout = self.cpu_layout if features[0].is_cpu else torch.preserve_format
         features = [map_.to(memory_format=layout) for map_ in features]
         logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
@@ -59,7 +59,7 @@ class DAFormerHead(nn.Module):
 
 
 def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c h w"]:
-    """All levels, embedded and brought to the grid of the first; in the authors' order, too."""
+    """Embed all levels and bring them to the grid of the first; this order is the authors'."""
     size = features[0].shape[-2:]
     embedded = [layer(map_) for layer, map_ in zip(embed, features, strict=True)]
     finest, *coarser = embedded
@@ -131,7 +131,7 @@ def _branch(channels: int, width: int, dilation: int) -> nn.Sequential:
 def unit(
     channels: int, width: int, kernel: int, *, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU: mmcv's ConvModule."""
+    """Build a convolution that keeps the size, a batch norm and a ReLU: mmcv's ConvModule."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(
         channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False

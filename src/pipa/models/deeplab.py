@@ -1,7 +1,7 @@
 """DeepLabV2's decoder: the sum of dilated convolutions of the last map ("ASPP").
 
-Chen et al.: DeepLab (TPAMI 2018), section 3.2, in the form that domain adaptation compares with:
-each branch is one convolution (ADVENT@advent/model/deeplabv2.py, DAFormer@dlv2_head.py). In
+Chen et al.: DeepLab (TPAMI 2018), section 3.2, in the form that domain adaptation uses: each branch
+is one convolution (ADVENT@advent/model/deeplabv2.py, DAFormer@dlv2_head.py). In
 AdaptSegNet@model/deeplab.py and DACS@model/deeplabv2.py the sum ends after two branches.
 """
 
@@ -18,14 +18,14 @@ DILATIONS = (6, 12, 18, 24)  # the paper's ASPP-L
 class DeepLabV2Head(nn.Module):
     """The last of four maps -> logits on the grid of the first.
 
-    Made for a map of stride 8 (`resnet` with `dilated`). Earlier maps are not looked at: what a
-    backbone computes for them alone, as a pyramid does, gets no gradient from here. HRDA's code
-    fuses these logits at stride 8; ours, like those of all heads, at stride 4.
+    It is made for a map of stride 8 (`resnet` with `dilated`). It ignores earlier maps: layers for
+    these only, such as those of a pyramid, get no gradient from here. HRDA's code fuses these
+    logits at stride 8; pipa fuses them, like those of all heads, at stride 4.
 
     Args:
         channels: Channels of each map.
         num_classes: Number of classes, k.
-        dilations: Of the 3x3 convolutions.
+        dilations: Dilations of the 3x3 convolutions.
     """
 
     cpu_layout = torch.contiguous_format
@@ -45,6 +45,6 @@ class DeepLabV2Head(nn.Module):
                 nn.init.normal_(parameter, std=0.01)
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Logits on the grid of the first map."""
+        """Return logits on the grid of the first map."""
         total = torch.stack([branch(features[-1]) for branch in self.branches]).sum(0)
         return F.interpolate(total, features[0].shape[-2:], mode="bilinear")

@@ -1,4 +1,4 @@
-"""The discriminator of AdaptSegNet and ADVENT: which domain is this prediction of?"""
+"""The discriminator of AdaptSegNet and ADVENT, which classifies predictions by domain."""
 
 from itertools import pairwise
 from typing import Any
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from pipa.models.windows import enlarge
 
-LEAST = 32
-"""Shortest side of a map, in pixels, of which five convolutions of stride 2 leave something."""
+MIN_SIDE = 32
+"""Minimum side of a map, in pixels: five convolutions of stride 2 reduce it to 1."""
 
 
 class Discriminator(nn.Module):
-    """Five 4x4 convolutions of stride 2 with LeakyReLU between them; no norms.
+    """Five 4x4 convolutions of stride 2, with LeakyReLU between them and without norms.
 
     Tsai et al., Learning to Adapt Structured Output Space (CVPR 2018), section "Discriminator";
     AdaptSegNet@model/discriminator.py. ADVENT has the same.
 
     Args:
-        num_classes: Channels of the maps that it is shown.
+        num_classes: Channels of the input.
         width: Channels of the first convolution, doubled three times (64).
-        lr: Its learning rate (1e-4), which follows the schedule of the student's.
+        lr: Its learning rate (1e-4), with the schedule of the student's.
     """
 
     optimiser: dict[str, Any]
-    """What `uda.optim` shall do with these parameters: Adam with betas 0.9 and 0.99."""
+    """Settings of `uda.optim` for these parameters: Adam with betas 0.9 and 0.99."""
 
     def __init__(self, num_classes: int, *, width: int = 64, lr: float = 1e-4) -> None:
         super().__init__()
@@ -37,6 +37,6 @@ class Discriminator(nn.Module):
         self.optimiser = {"lr": lr, "betas": (0.9, 0.99), "weight_decay": 0.0}
 
     def forward(self, maps: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 _ _"]:
-        """A logit for every 32 x 32 pixels, > 0: target; smaller maps are enlarged at a border."""
-        answer: Tensor = self.layers(enlarge(maps, least=LEAST))
+        """Return a logit for every 32 x 32 pixels, > 0: target; small maps are padded first."""
+        answer: Tensor = self.layers(enlarge(maps, minimum=MIN_SIDE))
         return answer

@@ -1,4 +1,4 @@
-"""The plain segmenter: one backbone, one head, one view of the image (DAFormer, SegFormer, ...)."""
+"""The plain segmenter: one backbone and one head on the whole image (DAFormer, SegFormer, ...)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,16 +8,16 @@ from pipa.models.backbones import Backbone
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
 from pipa.models.windows import enlarge, whole
 
-LEAST = 32
-"""Shortest side, in pixels, for which every backbone has something to see at stride 32."""
+MIN_SIDE = 32
+"""Minimum side of an image, in pixels: every backbone has a map at stride 32."""
 
 
 class EncoderDecoder(Segmenter):
     """Backbone -> four maps -> head -> logits at stride 4.
 
     Args:
-        backbone: Answers with maps at strides 4, 8, 16, 32.
-        head: From these maps to logits at stride 4; knows its `num_classes`.
+        backbone: From an image to maps at strides 4, 8, 16, 32.
+        head: From these maps to logits at stride 4; it has `num_classes`.
         window: Side of the window that slides over an image in `predict`, in pixels.
         stride: Pixels from one window to the next.
         chunk: Windows that go through the network together in `predict`.
@@ -44,20 +44,20 @@ class EncoderDecoder(Segmenter):
         self.head = head
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """One output and one view, both of the whole image; the view is context and detail."""
+        """Return one output and one view of the whole image; the view is context and detail."""
         view = self.context(image)
         output = Output(self.head(view.features), view.box, 1.0)
         return Prediction([output], view, view)
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
-        """The view of the whole image."""
+        """Return the view of the whole image."""
         features, encoded = self.backbone.look(self.normalise(image))
         return View(features, whole(image), encoded)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Logits at the input's size; an image smaller than 32 pixels is enlarged at its border."""
+        """Return logits at the input's size; images smaller than 32 pixels are padded first."""
         height, width = image.shape[-2:]
-        image = enlarge(image, least=LEAST)
+        image = enlarge(image, minimum=MIN_SIDE)
         logits = self.head(self.backbone(self.normalise(image)))
         logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
         return logits[..., :height, :width]

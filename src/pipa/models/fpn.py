@@ -1,7 +1,7 @@
-"""A light decoder: the sum of all levels at stride 4 (a semantic FPN without its stairs).
+"""A light decoder: the sum of all levels at stride 4 (a semantic FPN without upsampling stages).
 
-After Kirillov et al.: Panoptic Feature Pyramid Networks (CVPR 2019), section 3.1. For encoders that
-are small themselves: on CPU, DAFormer's decoder would cost twice as much as they do.
+It follows Kirillov et al.: Panoptic Feature Pyramid Networks (CVPR 2019), section 3.1. It is for
+small encoders: on CPU, DAFormer's decoder would cost twice as much as they do.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class FPNHead(nn.Module):
         channels: Channels of each map.
         num_classes: Number of classes, k.
         width: Channels of the sum.
-        dropout: Share of its channels dropped in training.
+        dropout: Share of the sum's channels dropped in training.
     """
 
     cpu_layout = torch.channels_last
@@ -37,8 +37,8 @@ class FPNHead(nn.Module):
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Logits on the grid of the first map."""
-        # Coarse to fine, adding on the way: the same sum for a fraction of the interpolation.
+        """Return logits on the grid of the first map."""
+        # Adding from coarse to fine gives the same sum for a fraction of the interpolation.
         total: Tensor = self.embed[-1](features[-1])
         for embed, map_ in zip(self.embed[-2::-1], features[-2::-1], strict=True):
             total = embed(map_) + F.interpolate(total, map_.shape[-2:], mode="bilinear")

@@ -1,8 +1,8 @@
 """HRDA: the whole image at half size for context, a crop at full size for detail.
 
 Hoyer, Dai, Van Gool: HRDA (ECCV 2022), sections 3.2 to 3.4. One backbone and one head see both; a
-scale attention decides for each class and place which of the two is believed. All this is hidden
-behind `Segmenter`: who trains or predicts need not know.
+scale attention weighs the two for each class and place. `Segmenter` hides all this from training
+and prediction.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pipa.batch import Box
 from pipa.errors import PipaError
 from pipa.models.backbones import Backbone
-from pipa.models.encoder_decoder import LEAST
+from pipa.models.encoder_decoder import MIN_SIDE
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
 from pipa.models.windows import average_windows, enlarge, shrink, whole
 
@@ -25,26 +25,26 @@ class HRDA(Segmenter):
     """Context and detail through the same backbone and head, fused by attention.
 
     Args:
-        backbone: Answers with maps at strides 4, 8, 16, 32.
-        head: From these maps to logits at stride 4; knows its `num_classes`.
-        attention_head: The same; from the maps of the context to the logit of trusting the detail.
+        backbone: From an image to maps at strides 4, 8, 16, 32.
+        head: From these maps to logits at stride 4; it has `num_classes`.
+        attention_head: From the maps of the context to the logit of the detail's weight.
         detail: Side of the detail crop, in pixels, a multiple of 16 (paper: 512, of 1024).
         detail_weight: Share of the detail's own logits in the loss (paper: lambda_d = 0.1).
-        detail_chunk: Detail windows that go through the network together when the whole image is
-            looked at; memory against speed. In training mode all do, as batch norms see them all.
-        detail_stride: Pixels from one detail window to the next when the whole image is looked at,
-            by a teacher and in use: a multiple of 8, at most `detail`. None: half of `detail`, as
-            the paper; `detail`: side by side, which is less than half of the work.
-        window: Side of the window that slides over an image in `predict`; twice `detail` if None.
-        stride: Pixels from one window to the next; `detail` if None.
+        detail_chunk: Detail windows that go through the network together in `forward`: memory
+            against speed. In training mode all do, since batch norms need them all.
+        detail_stride: Pixels from one detail window to the next in `forward`, which the teacher and
+            `predict` use: a multiple of 8, at most `detail`. None: half of `detail`, as in the
+            paper; `detail`: side by side, which is less than half of the work.
+        window: Side of the window that slides over an image in `predict`; None: twice `detail`.
+        stride: Pixels from one window to the next; None: `detail`.
         chunk: Windows that go through the network together in `predict`.
 
     Raises:
-        PipaError: `detail` is no multiple of 16, or `detail_stride` is not possible.
+        PipaError: `detail` is not a multiple of 16, or `detail_stride` is not possible.
     """
 
     generator: torch.Generator | None = None
-    """Places the detail crop in `analyse`; on the CPU. None: torch's global one."""
+    """Draws the place of the detail crop in `analyse`; on the CPU. None: torch's global one."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class HRDA(Segmenter):
         self.detail_stride = detail_stride
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Fused logits of the whole and logits of one random detail crop, with their features.
+        """Return fused logits of the whole and logits of a random detail crop, with their features.
 
         Args:
             image: Training crops; h and w are multiples of 8.
 
         Raises:
-            PipaError: They are not.
+            PipaError: h or w is not a multiple of 8.
         """
         height, width = image.shape[-2:]
         if height % COARSE or width % COARSE:
@@ -110,17 +110,17 @@ class HRDA(Segmenter):
         return Prediction(outputs, *views)
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
-        """The view of the whole image at half size."""
+        """Return the view of the whole image at half size."""
         features, encoded = self.backbone.look(_halve(self.normalise(image)))
         return View(features, whole(image), encoded)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Logits at the input's size; overlapping detail windows cover all of it.
+        """Return logits at the input's size; overlapping detail windows cover the whole image.
 
-        The border is repeated where the sides are no multiples of 8, or shorter than 64.
+        The border is repeated if the sides are not multiples of 8, or shorter than 64.
         """
         height, width = image.shape[-2:]
-        image = self.normalise(enlarge(image, least=2 * LEAST, multiple=COARSE))
+        image = self.normalise(enlarge(image, minimum=2 * MIN_SIDE, multiple=COARSE))
         context = self.backbone(_halve(image))
         coarse, attention = self.head(context), self.attention_head(context).sigmoid()
         fine = average_windows(
@@ -137,7 +137,7 @@ class HRDA(Segmenter):
         return logits[..., :height, :width]
 
     def _draw_box(self, height: int, width: int) -> Box:
-        """A detail crop, uniform over all places on the grid of the context's logits."""
+        """Draw a detail crop, uniformly over all places on the grid of the context's logits."""
         spans = []
         for length in (height, width):
             size = min(self.detail, length)
@@ -162,14 +162,14 @@ def _fuse(
     Args:
         coarse: Logits of the context.
         fine: Logits of the box, on a grid twice as fine.
-        attention: a, in [0, 1]; for each class, or one for all.
-        box: Where `fine` lies, in pixels of the input.
+        attention: a, in [0, 1]; one for each class, or one for all.
+        box: The place of `fine`, in pixels of the input.
     """
     inside = torch.zeros_like(attention[:1, :1])
     inside[..., *shrink(box, COARSE)] = 1
     attention = attention * inside
     size = [2 * side for side in coarse.shape[-2:]]
     fused = F.interpolate((1 - attention) * coarse, size, mode="bilinear")
-    place = shrink(box, FINE)
-    fused[..., *place] += F.interpolate(attention, size, mode="bilinear")[..., *place] * fine
+    cells = shrink(box, FINE)
+    fused[..., *cells] += F.interpolate(attention, size, mode="bilinear")[..., *cells] * fine
     return fused

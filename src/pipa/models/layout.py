@@ -1,8 +1,8 @@
-"""How the weights of a network lie in memory: one of the two layouts is faster, and which depends.
+"""Memory layout of a network's weights: which of the two is faster depends on network and device.
 
 On a CPU dilated depthwise convolutions take three times as long in channels_last, and most other
-convolutions of small networks less; `benchmarks/layout.py` measures it. Results differ by
-rounding only.
+convolutions of small networks take less time; `benchmarks/layout.py` measures it. Results differ
+only by rounding.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import nn
 
 
 def use_fast_layout(network: nn.Module, device: torch.device | str = "cpu") -> None:
-    """Lay each part of a network out as is fastest where it will run.
+    """Give each part of a network the memory layout that is fastest on a device.
 
     Args:
-        network: A segmenter; changed in place, its parameters stay the same objects. Its parts
-            (backbone, heads) say by `cpu_layout` what they gain from on a CPU.
-        device: Where it will run. On CUDA everything is channels_last, as its kernels want it.
+        network: A segmenter, changed in place; its parameters stay the same objects. The layout of
+            its parts (backbone, heads) on a CPU is their `cpu_layout`.
+        device: The device. On CUDA everything is channels_last, which its kernels prefer.
     """
     on_cpu = torch.device(device).type == "cpu"
     for part in network.children():

@@ -1,7 +1,7 @@
-"""Checkpoints of DAFormer, HRDA, MIC and PiPa (mmsegmentation's names), and of MiT alone.
+"""Conversion of checkpoints of DAFormer, HRDA, MIC and PiPa (mmsegmentation's names), and of MiT.
 
 A conversion is a table (`mmseg_names`), exhaustive on both sides: every foreign name matches one
-rule or one declared drop, and what results has exactly the names and shapes of our network.
+rule or one declared drop, and the result has exactly the names and shapes of our network.
 Nothing is guessed, nothing is loaded in part, and no pickled code runs.
 """
 
@@ -29,7 +29,7 @@ from pipa.models.mmseg_names import (
 from pipa.models.segmenter import Segmenter
 
 Weights = Literal["student", "teacher"]
-"""Which network of a checkpoint: the student, or its moving average."""
+"""A network of a checkpoint: the student, or its moving average."""
 State = Mapping[str, Tensor]
 
 
@@ -39,15 +39,15 @@ PREFIX = {"student": "model.", "teacher": "ema_model."}
 def load(
     content: Mapping[str, Any], path: Path, weights: Weights = "student"
 ) -> tuple[Segmenter, list[str]]:
-    """Our network with the weights of an authors' checkpoint, and what was done, line by line.
+    """Build our network with the weights of an authors' checkpoint; return it and a report.
 
     Args:
-        content: What `read_checkpoint` found.
+        content: The result of `read_checkpoint`.
         path: The file, for errors.
         weights: The student, or its moving average.
 
     Raises:
-        PipaError: A name is not known, or one is missing.
+        PipaError: A name is unknown or missing.
     """
     beside = _tensors(content, path)
     if is_encoder(content, path):
@@ -72,10 +72,10 @@ def is_encoder(content: Mapping[str, Any], path: Path) -> bool:
 
 
 def convert_encoder(content: Mapping[str, Any], path: Path, out: Path) -> str:
-    """Write MiT's ImageNet weights as a folder of transformers; tell what was done.
+    """Write MiT's ImageNet weights as a folder of transformers; return a report.
 
     Raises:
-        PipaError: A name is not known, or `out` is there already.
+        PipaError: A name is unknown, or `out` exists already.
     """
     ours, gone = rename(_tensors(content, path), ENCODER, DROPPED_OF_ENCODER, path)
     size = _size(ours, path)
@@ -100,16 +100,16 @@ def convert_encoder(content: Mapping[str, Any], path: Path, out: Path) -> str:
 def rename(
     theirs: State, rules: list[Rule], dropped: Mapping[str, str], where: Path
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Our names for foreign weights, and how many names were dropped for which reason.
+    """Rename foreign weights to our names; count the dropped names by reason.
 
     Args:
         theirs: The foreign weights by name.
-        rules: Of which exactly one must match each name that is not dropped.
-        dropped: Patterns of names that are not wanted, with the reason.
-        where: What a complaint shall name.
+        rules: The rules; exactly one must match each name that is not dropped.
+        dropped: Reasons for dropping names, by the pattern of the names.
+        where: The file that an error names.
 
     Raises:
-        PipaError: With the list of names that no rule knows.
+        PipaError: No rule, or several, match some names; the error lists them.
     """
     ours: dict[str, Tensor] = {}
     gone: dict[str, int] = {}
@@ -125,9 +125,9 @@ def rename(
         else:
             unknown.append(name)
     if unknown:
-        some = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if unknown[8:] else "")
+        names = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if unknown[8:] else "")
         raise PipaError(
-            f"is no checkpoint of PiPa, HRDA, DAFormer, MIC or MiT; unexpected: {some}", where
+            f"is no checkpoint of PiPa, HRDA, DAFormer, MIC or MiT; unexpected: {names}", where
         )
     return ours, gone
 
@@ -143,7 +143,7 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _choose(state: State, path: Path, weights: Weights) -> tuple[State, list[str]]:
-    """One of the networks that lie side by side in a checkpoint of self-training."""
+    """Choose one of the networks in a checkpoint of self-training; return it and a report."""
     if not any(name.startswith("model.") for name in state):
         if weights == "teacher":
             raise PipaError("holds one network, no teacher beside it", path)
@@ -160,7 +160,7 @@ def _choose(state: State, path: Path, weights: Weights) -> tuple[State, list[str
 
 
 def _architecture(ours: State, path: Path) -> tuple[str, int, int]:
-    """Name, number of classes and width of the head, all from the shapes."""
+    """Infer the name, number of classes and width of the head from the shapes."""
     size = _size({n.removeprefix("backbone.encoder."): t for n, t in ours.items()}, path)
     classify, embed = ours.get("head.classify.weight"), ours.get("head.embed.0.weight")
     if classify is None or embed is None:
@@ -170,7 +170,7 @@ def _architecture(ours: State, path: Path) -> tuple[str, int, int]:
 
 
 def _size(encoder: State, path: Path) -> str:
-    """The MiT that has these widths and depths."""
+    """Return the size of the MiT with these widths and depths."""
     embeds = [encoder.get(f"stages.{i}.patch_embeddings.proj.weight") for i in range(4)]
     widths = tuple(0 if weight is None else len(weight) for weight in embeds)
     numbers = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in encoder]
@@ -183,7 +183,7 @@ def _size(encoder: State, path: Path) -> str:
 
 
 def _label_space(meta: Any, classes: int) -> LabelSpace | None:
-    """Names and colours, where mmsegmentation wrote them beside the weights."""
+    """Return names and colours, if mmsegmentation wrote them beside the weights."""
     names, palette = (meta or {}).get("CLASSES"), (meta or {}).get("PALETTE")
     if names is None or palette is None or not len(names) == len(palette) == classes:
         return None

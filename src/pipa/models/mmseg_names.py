@@ -1,4 +1,4 @@
-"""Names of mmsegmentation, transformers and ours: the tables that `mmseg` converts by."""
+"""Tables of the names of mmsegmentation, transformers and pipa, for `mmseg`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,18 +12,18 @@ def _same(tensor: Tensor) -> list[Tensor]:
 
 
 def _halves(tensor: Tensor) -> list[Tensor]:
-    """Keys and values: the authors compute both by one matrix."""
+    """Split keys and values, which the authors compute by one matrix."""
     return list(tensor.chunk(2))
 
 
 def _kernel(tensor: Tensor) -> list[Tensor]:
-    """A linear layer over the channels is a 1x1 convolution."""
+    """Turn a linear layer over the channels into a 1x1 convolution."""
     return [tensor[:, :, None, None]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Foreign names that match `pattern` in whole become each of `ours`, with its groups."""
+    """A rule: foreign names that match all of `pattern` become each of `ours`, with its groups."""
 
     pattern: str
     ours: tuple[str, ...]
@@ -82,7 +82,7 @@ FUSION = {  # DAFormer@daformer_head.py, ASPPWrapper -> pipa.models.daformer
 
 
 def _stage_rules(number: int) -> list[Rule]:
-    """Names of one stage of MiT: the authors count from 1, transformers from 0."""
+    """Return the rules of one stage of MiT: the authors count from 1, transformers from 0."""
     theirs, ours = number + 1, f"stages.{number}."
     blocks = [
         Rule(rf"block{theirs}\.(\d+)\.{re.escape(old)}\.(.+)", (rf"{ours}blocks.\1.{new}.\2",))
@@ -123,7 +123,7 @@ def _head_rules(theirs: str, ours: str) -> list[Rule]:
 
 ENCODER = [
     *(rule for number in range(4) for rule in _stage_rules(number)),
-    Rule(r"stages\..+", (r"\g<0>",)),  # transformers as it is today
+    Rule(r"stages\..+", (r"\g<0>",)),  # the present names of transformers
 ]
 SEGMENTER = [
     *(

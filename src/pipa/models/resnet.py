@@ -1,7 +1,8 @@
-"""ResNet-50 and ResNet-101, the backbones of DeepLabV2 and of the comparisons that use it.
+"""ResNet-50 and ResNet-101, the backbones of DeepLabV2 in papers on domain adaptation.
 
-He et al.: Deep Residual Learning (CVPR 2016), as `transformers` has it: the stride of a bottleneck
-is in its 3x3 convolution. Random weights, a name on the Hub ("microsoft/resnet-101"), or a folder.
+He et al.: Deep Residual Learning (CVPR 2016), as in `transformers`: the stride of a bottleneck is
+in its 3x3 convolution. Weights are random, or come from a name on the Hub ("microsoft/resnet-101")
+or a folder.
 """
 
 from pathlib import Path
@@ -21,34 +22,34 @@ class ResNet(Backbone):
 
     Args:
         encoder: A `transformers.ResNetModel`.
-        dilated: Dilations 2 and 4 instead of the strides of the last two stages.
-        freeze_norms: Keep the statistics of the batch norms as they are, also in training.
+        dilated: Use dilations 2 and 4 instead of the strides of the last two stages.
+        freeze_norms: Keep the statistics of the batch norms in training, too.
         frozen: Train nothing, and stay in evaluation mode.
     """
 
     def __init__(self, encoder: Any, *, dilated: bool, freeze_norms: bool, frozen: bool) -> None:
-        told = {"dilated": dilated, "freeze_norms": freeze_norms, "frozen": frozen}
-        super().__init__(list(encoder.config.hidden_sizes), settings_of(encoder.config) | told)
+        arguments = {"dilated": dilated, "freeze_norms": freeze_norms, "frozen": frozen}
+        super().__init__(list(encoder.config.hidden_sizes), settings_of(encoder.config) | arguments)
         if dilated:
             _dilate(encoder.encoder.stages[2:])
         self.encoder = encoder
-        self.hold(frozen=frozen, freeze_norms=freeze_norms)
+        self.freeze(frozen=frozen, freeze_norms=freeze_norms)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps of a normalised image at strides 4, 8, 16, 32; dilated: 4, 8, 8, 8."""
+        """Return maps of a normalised image at strides 4, 8, 16, 32; dilated: 4, 8, 8, 8."""
         return list(self.encoder(image, output_hidden_states=True).hidden_states[1:])
 
     def blocks(self) -> list[nn.Module]:
-        """The residual blocks of the four stages."""
+        """Return the residual blocks of the four stages."""
         return [block for stage in self.encoder.encoder.stages for block in stage.layers]
 
 
 def _dilate(stages: Any) -> None:
-    """Turn strides into dilations of all convolutions behind them.
+    """Turn strides into dilations of all later convolutions.
 
-    Every other row and column of what comes out is what came out before: pretrained weights mean
-    the same. The code of AdaptSegNet, ADVENT and DACS differs in the first block of a stage, which
-    it dilates like the rest; DAFormer's (`contract_dilation`) does not.
+    Every other row and column of the new maps equals the old maps, so pretrained weights stay
+    valid. The code of AdaptSegNet, ADVENT and DACS also dilates the first block of a stage;
+    DAFormer's (`contract_dilation`) does not.
     """
     rate = 1
     for block in (block for stage in stages for block in stage.layers):
@@ -77,23 +78,23 @@ def resnet(
         size: "50" or "101".
         pretrained: Name on the Hub ("microsoft/resnet-101") or a local folder; random weights when
             None.
-        settings: What an earlier network said of itself; replaces all other arguments.
-        dilated: Maps at strides 4, 8, 8, 8, as AdaptSegNet, ADVENT, DACS and DAFormer have them
-            with ResNet-101; else 4, 8, 16, 32, which is a fraction of the work.
-        freeze_norms: Keep the statistics of the batch norms; their scales and shifts learn. False
-            as in DAFormer's configurations, where all of it learns (AdaptSegNet, ADVENT, DACS:
+        settings: The `settings` of an earlier backbone; they replace all other arguments.
+        dilated: Maps at strides 4, 8, 8, 8, as in AdaptSegNet, ADVENT, DACS and DAFormer with
+            ResNet-101; else 4, 8, 16, 32, which is a fraction of the work.
+        freeze_norms: Keep the statistics of the batch norms; their scales and shifts learn. False:
+            everything learns, as in DAFormer's configurations (AdaptSegNet, ADVENT, DACS:
             statistics follow the batches, scales and shifts stay).
-        frozen: Train nothing of it, and keep it in evaluation mode.
+        frozen: Train nothing, and stay in evaluation mode.
 
     Raises:
-        PipaError: The weights cannot be had, or are of another size.
+        PipaError: The weights cannot be loaded, or are of another size.
     """
     from transformers import ResNetConfig, ResNetModel
 
     if settings is not None:
-        told = dict(settings)
-        flags = {flag: bool(told.pop(flag)) for flag in ("dilated", "freeze_norms", "frozen")}
-        return ResNet(ResNetModel(ResNetConfig(**told)), **flags)
+        given = dict(settings)
+        flags = {flag: bool(given.pop(flag)) for flag in ("dilated", "freeze_norms", "frozen")}
+        return ResNet(ResNetModel(ResNetConfig(**given)), **flags)
     if pretrained is None:
         encoder = ResNetModel(ResNetConfig(depths=RESNET[size]))
     else:

@@ -1,4 +1,4 @@
-"""Networks on disk: `model.safetensors` and a `config.json` that rebuilds the network.
+"""Saved networks: `model.safetensors`, and a `config.json` that rebuilds the network.
 
 `load_segmenter` also takes a run's checkpoint and the checkpoints that `mmseg` converts.
 """
@@ -33,12 +33,12 @@ def save_segmenter(
 
     Args:
         model: A network of `create_segmenter` or `load_segmenter`.
-        folder: Where to; a saved network that is there is replaced.
-        labels: Names and colours of the classes; those of `model` when None.
-        metadata: Anything else worth keeping, for JSON.
+        folder: The folder to write; a saved network in it is replaced.
+        labels: Names and colours of the classes; None: those of `model`.
+        metadata: Further facts to keep, for JSON.
 
     Raises:
-        PipaError: The folder holds something else, or cannot be written.
+        PipaError: The folder has other contents, or cannot be written.
     """
     folder = Path(folder)
     known = labels if labels is not None else model.labels
@@ -51,7 +51,7 @@ def save_segmenter(
     }
     if folder.exists() and not _holds_only_ours(folder):
         raise PipaError("is there already, and not a saved network", folder, "Name another folder.")
-    # A neighbour takes the weights first, so that a full disk leaves no half of a network.
+    # A folder beside it takes the weights first, so that a full disk leaves no partial network.
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         fresh.mkdir(parents=True)
@@ -83,15 +83,15 @@ def _plain(labels: LabelSpace) -> dict[str, Any]:
 
 
 def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
-    """Read a network in evaluation mode; its `labels` are known if they were when it was saved.
+    """Read a network, in evaluation mode; it has `labels` if it was saved with them.
 
     Args:
         path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, or a `.pth` of the
             authors of DAFormer, HRDA, MIC or PiPa.
-        weights: Which network of a checkpoint: the student, or its moving average.
+        weights: The network to read from a checkpoint: the student, or its moving average.
 
     Raises:
-        PipaError: There is nothing of the kind, or it is damaged or in part.
+        PipaError: The path holds no network, or one that is damaged or incomplete.
     """
     path = Path(path)
     try:
@@ -144,18 +144,18 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
 
 
 def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segmenter:
-    """From a checkpoint of Lightning, where the teacher lies beside the student."""
+    """Read a network from a checkpoint of Lightning, which holds both student and teacher."""
     prefix = {"student": "student.", "teacher": "teacher.network."}[weights]
     state = {
         name.removeprefix(prefix): tensor
         for name, tensor in content["state_dict"].items()
         if name.startswith(prefix)
     }
-    told = content.get("hyper_parameters", {})
-    if not state or "student" not in told:
+    parameters = content.get("hyper_parameters", {})
+    if not state or "student" not in parameters:
         raise PipaError(f"is a checkpoint of Lightning without a {weights} of pipa", path)
-    model = build_with(lambda: create_segmenter(**told["student"]), state, path)
-    model.labels = _label_space(told.get("labels"))
+    model = build_with(lambda: create_segmenter(**parameters["student"]), state, path)
+    model.labels = _label_space(parameters.get("labels"))
     return model
 
 
@@ -167,26 +167,26 @@ def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
 
 
 def convert(checkpoint: Path | str, out: Path | str, weights: Weights = "student") -> str:
-    """Turn a checkpoint into a folder of ours, and tell what was done.
+    """Convert a checkpoint to a folder of pipa; return a report.
 
     Args:
         checkpoint: A `.pth` of PiPa, HRDA, DAFormer or MIC, a `.pth` or `.bin` of MiT, or a run's
             `.ckpt`.
-        out: The folder; for MiT, one that `pretrained` takes.
+        out: The folder to write; for MiT, one for `pretrained`.
         weights: The student, or its moving average.
 
     Raises:
-        PipaError: The file cannot be read, names are unknown or missing, or `out` is not ours.
+        PipaError: The file cannot be read, names are unknown or missing, or `out` is in use.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     content = read_checkpoint(checkpoint)
-    told = {"converted_from": checkpoint.name, "weights": weights}
+    metadata = {"converted_from": checkpoint.name, "weights": weights}
     if "pytorch-lightning_version" in content:
         model = load_segmenter(checkpoint, weights)
-        save_segmenter(model, out, metadata=told)
+        save_segmenter(model, out, metadata=metadata)
         return f"{model.config['name']}: the {weights} of a run\nwritten to {out}"
     if mmseg.is_encoder(content, checkpoint):
         return mmseg.convert_encoder(content, checkpoint, out)
     model, lines = mmseg.load(content, checkpoint, weights)
-    save_segmenter(model, out, metadata=told)
+    save_segmenter(model, out, metadata=metadata)
     return "\n".join([*lines, f"written to {out}"])

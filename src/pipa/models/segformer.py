@@ -1,4 +1,4 @@
-"""SegFormer's decoder: a linear layer for each level, and one that joins them.
+"""SegFormer's decoder: a linear layer for each level, and one that fuses them.
 
 Xie et al.: SegFormer (NeurIPS 2021), section 3.2.
 """
@@ -36,6 +36,6 @@ class SegFormerHead(nn.Module):
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Logits on the grid of the first map."""
+        """Return logits on the grid of the first map."""
         logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
         return logits

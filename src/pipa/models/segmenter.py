@@ -1,4 +1,4 @@
-"""What every segmentation network answers: logits for people, a `Prediction` for losses.
+"""The interface of every network: `forward` returns logits, `analyse` what the losses need.
 
 A network normalises its own input (`mean`, `std` are buffers), so nobody can forget it.
 """
@@ -23,24 +23,24 @@ IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
 @dataclass
 class View:
-    """Features of one crop of the input, and where that crop lies in it."""
+    """Features of one crop of the input, and the crop's place in it."""
 
     features: list[Float[Tensor, "b _ _ _"]]
     """Maps at strides 4, 8, 16, 32 (dilated: 4, 8, 8, 8) of this crop, (b, c_i, h_i, w_i)."""
     box: Box
-    """Rows and columns of the input that they describe."""
+    """Rows and columns of the crop."""
     encoded: Float[Tensor, "b _ _ _"] | None = None
-    """The map of the encoder that a pyramid stands on; None: `features` are the encoder's own."""
+    """The encoder's map below a pyramid; None: `features` are the encoder's own."""
 
     @property
     def deepest(self) -> Float[Tensor, "b _ _ _"]:
-        """The coarsest map of the encoder itself."""
+        """Return the coarsest map of the encoder itself."""
         return self.features[-1] if self.encoded is None else self.encoded
 
 
 @dataclass
 class Output:
-    """Logits to supervise, where they lie in the input, and their share of the loss."""
+    """Logits to supervise, their place in the input, and their share of the loss."""
 
     logits: Float[Tensor, "b k _ _"]
     box: Box
@@ -49,14 +49,14 @@ class Output:
 
 @dataclass
 class Prediction:
-    """All that a loss may use of one pass through the student."""
+    """The results of one pass through the student, for the losses."""
 
     outputs: list[Output]
-    """What to supervise; the first covers the whole input; weights sum to 1 (HRDA: 0.9, 0.1)."""
+    """Outputs to supervise; the first covers the input; weights sum to 1 (HRDA: 0.9, 0.1)."""
     context: View
-    """The widest view: feature distance, patch contrast."""
+    """The widest view, for feature distance and patch contrast."""
     detail: View
-    """The sharpest view: pixel contrast. Without HRDA, the same object as `context`."""
+    """The sharpest view, for pixel contrast; without HRDA, the same object as `context`."""
 
 
 class Segmenter(nn.Module, ABC):
@@ -74,11 +74,11 @@ class Segmenter(nn.Module, ABC):
     mean: Tensor
     std: Tensor
     backbone: Any
-    """A module with `channels: list[int]`; answers with four maps at strides 4, 8, 16, 32."""
+    """A module with `channels: list[int]` that returns four maps at strides 4, 8, 16, 32."""
     config: dict[str, Any]
-    """What `create_segmenter` was told: `create_segmenter(**config)` builds the same network."""
+    """Arguments of `create_segmenter`: `create_segmenter(**config)` builds the same network."""
     labels: LabelSpace | None
-    """Names and colours of the classes, where they are known."""
+    """Names and colours of the classes, if known."""
 
     def __init__(
         self,
@@ -98,25 +98,25 @@ class Segmenter(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Bring RGB in [0, 1] to the statistics that the backbone was trained with."""
+        """Normalise RGB in [0, 1] to the statistics with which the backbone was trained."""
         return (image - self.mean) / self.std
 
     @abstractmethod
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Answer for training: logits to supervise and features to contrast, with their places."""
+        """Return logits to supervise and features to contrast, with their places; for training."""
 
     @abstractmethod
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
-        """The widest view alone, without decoding: what patch contrast and feature distance use."""
+        """Return the widest view only, not decoded, for patch contrast and feature distance."""
 
     @abstractmethod
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Answer for use: logits at the input's size."""
+        """Return logits at the input's size; for use."""
 
     def predict(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Class ids of an RGB image of any size, through windows that overlap.
+        """Return class ids of an RGB image of any size, through windows that overlap.
 
-        Logits of overlapping windows are averaged. The mode of every module is left as it was.
+        Logits of overlapping windows are averaged. The mode of every module is restored.
         """
         pixels = torch.from_numpy(np.array(image)).to(self.mean.device)
         with evaluating(self), torch.inference_mode():

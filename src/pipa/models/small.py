@@ -1,7 +1,8 @@
 """A residual network of 0.5 M parameters that learns Streets from scratch on a CPU.
 
-GroupNorm, not BatchNorm: it generalises better across domains, and batch statistics would let every
-extra pass over target images adapt the network, whatever the loss (a confound in ablations).
+It has GroupNorm, not BatchNorm: GroupNorm generalises better across domains, and batch statistics
+would let every extra pass over target images adapt the network, whatever the loss (a confound in
+ablations).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ DEPTHS = (1, 1, 1, 1)
 
 
 class Small(Backbone):
-    """Stem of stride 4, then stages of residual blocks at strides 4, 8, 16, 32.
+    """A stem of stride 4, then stages of residual blocks at strides 4, 8, 16, 32.
 
     Args:
         widths: Channels of each stage, multiples of 8.
@@ -30,7 +31,7 @@ class Small(Backbone):
 
     def __init__(self, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS) -> None:
         super().__init__(list(widths), {"widths": list(widths), "depths": list(depths)})
-        # Two steps of stride 2: a single one of stride 4 loses poles, signs and far people.
+        # Two steps of stride 2: a single step of stride 4 loses poles, signs and distant people.
         self.stem = nn.Sequential(*_unit(3, 24, stride=2), *_unit(24, widths[0], stride=2))
         before = [widths[0], *widths[:-1]]
         self.stages = nn.ModuleList(
@@ -42,7 +43,7 @@ class Small(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Maps at strides 4, 8, 16, 32."""
+        """Return maps at strides 4, 8, 16, 32."""
         features, x = [], self.stem(image)
         for stage in self.stages:
             x = stage(x)
@@ -50,7 +51,7 @@ class Small(Backbone):
         return features
 
     def blocks(self) -> list[nn.Module]:
-        """The residual blocks of the four stages."""
+        """Return the residual blocks of the four stages."""
         return [block for stage in self.stages for block in cast(nn.Sequential, stage)]
 
 
@@ -65,7 +66,7 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around a short cut."""
+    """Two 3x3 convolutions beside a shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -85,6 +86,6 @@ def small(*, settings: Mapping[str, Any] | None = None) -> Small:
     """Build the small network.
 
     Args:
-        settings: What an earlier network said of itself: `widths`, `depths`.
+        settings: The `settings` of an earlier backbone: `widths`, `depths`.
     """
     return Small(**(settings or {}))

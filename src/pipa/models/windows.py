@@ -1,4 +1,4 @@
-"""Windows that slide over an image and overlap: for prediction, and for HRDA's detail view.
+"""Windows that slide over an image and overlap, for prediction and for HRDA's details.
 
 The logits of overlapping windows are averaged (mmsegmentation@encoder_decoder.py, slide inference).
 """
@@ -16,12 +16,12 @@ from pipa.batch import Box
 
 
 def tile(height: int, width: int, *, window: int, stride: int) -> list[Box]:
-    """Boxes that cover an image, row by row; the last of a row or column ends at the border.
+    """Return boxes that cover an image, row by row; the last of a row or column is at the border.
 
     Args:
         height: Rows of the image.
         width: Columns of the image.
-        window: Side of a box, in pixels; a smaller image makes it smaller.
+        window: Side of a box, in pixels; at most the image's.
         stride: Pixels from one box to the next, at most `window`.
     """
     rows, columns = _spans(height, window, stride), _spans(width, window, stride)
@@ -37,18 +37,18 @@ def _spans(length: int, window: int, stride: int) -> list[slice]:
 
 @runtime_checkable
 class Windowed(Protocol):
-    """A network that says in what windows it wants to see an image; every `Segmenter` does."""
+    """A network with the size, the stride and the number per pass of its windows: a `Segmenter`."""
 
     window: int
     stride: int
     chunk: int
 
     def __call__(self, image: Tensor, /) -> Tensor:
-        """From images (n, 3, s, t) to logits (n, k, s, t)."""
+        """Return logits (n, k, s, t) of images (n, 3, s, t)."""
 
 
 def slide(model: Windowed, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
-    """Logits of an image of any size, the mean over the windows that the network asks for."""
+    """Return logits of an image of any size: the mean over the network's windows."""
     return average_windows(
         model, image, window=model.window, stride=model.stride, chunk=model.chunk
     )
@@ -63,7 +63,7 @@ def average_windows(
     chunk: int | None = None,
     cell: int = 1,
 ) -> Float[Tensor, "b k _ _"]:
-    """Mean of what `function` answers for windows of `image`, summed in float32 or wider.
+    """Average the results of `function` for windows of `image`; sum in float32 or wider.
 
     Peak memory grows with `chunk`.
 
@@ -80,45 +80,45 @@ def average_windows(
     total: Tensor | None = None
     count = image.new_zeros(image.shape[-2] // cell, image.shape[-1] // cell)
     for first in range(0, len(boxes), step):
-        some = boxes[first : first + step]
-        answers = function(torch.cat([image[..., *box] for box in some])).chunk(len(some))
+        group = boxes[first : first + step]
+        answers = function(torch.cat([image[..., *box] for box in group])).chunk(len(group))
         if total is None:
-            # Half precision would round at every window; float64 stays what it is.
+            # Half precision would round at every window; float64 stays float64.
             dtype = torch.promote_types(answers[0].dtype, torch.float32)
             total = answers[0].new_zeros(*answers[0].shape[:2], *count.shape, dtype=dtype)
-        for box, answer in zip(some, answers, strict=True):
-            place = shrink(box, cell)
-            total[..., *place] += answer
-            count[*place] += 1
+        for box, answer in zip(group, answers, strict=True):
+            cells = shrink(box, cell)
+            total[..., *cells] += answer
+            count[*cells] += 1
     assert total is not None, "an image has at least one window"
     return total / count.to(total.dtype)
 
 
 def shrink(box: Box, cell: int) -> Box:
-    """The same box on a grid with `cell` pixels per cell; its edges are multiples of `cell`."""
+    """Return the box on a grid with `cell` pixels per cell; its edges are multiples of `cell`."""
     assert all(edge % cell == 0 for span in box for edge in (span.start, span.stop)), (box, cell)
     rows, columns = (slice(span.start // cell, span.stop // cell) for span in box)
     return Box(rows, columns)
 
 
 def whole(image: Float[Tensor, "b c h w"]) -> Box:
-    """The box of the entire image."""
+    """Return the box of the entire image."""
     return Box(slice(0, image.shape[-2]), slice(0, image.shape[-1]))
 
 
 def enlarge(
-    image: Float[Tensor, "b c h w"], *, least: int = 1, multiple: int = 1
+    image: Float[Tensor, "b c h w"], *, minimum: int = 1, multiple: int = 1
 ) -> Float[Tensor, "b c H W"]:
     """Repeat the last row and column until each side is long enough and a multiple.
 
     Args:
         image: The input.
-        least: Shortest side that the network can take.
-        multiple: What each side of the result is a multiple of.
+        minimum: Minimum side of the result.
+        multiple: Divisor of each side of the result.
     """
     height, width = image.shape[-2:]
-    below = -(-max(height, least) // multiple) * multiple - height
-    right = -(-max(width, least) // multiple) * multiple - width
+    below = -(-max(height, minimum) // multiple) * multiple - height
+    right = -(-max(width, minimum) // multiple) * multiple - width
     if below == 0 and right == 0:
         return image
     return F.pad(image, (0, right, 0, below), mode="replicate")
@@ -126,7 +126,7 @@ def enlarge(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards each module is in the mode that it was in."""
+    """Switch to evaluation mode for a `with` block; afterwards restore the mode of each module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
