@@ -64,9 +64,9 @@ class Backbone(nn.Module, ABC):
     def look(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b _ _ _"]]:
-        """The four maps, and the coarsest map of the encoder itself: here it is the last of them.
+        """Return the four maps, and the coarsest map of the encoder itself: the last of the four.
 
-        A backbone whose maps are made from the encoder's by layers of its own overrides this.
+        Backbones that make their maps from the encoder's, by layers of their own, override this.
         """
         maps: list[Tensor] = self(image)
         return maps, maps[-1]

@@ -1,7 +1,7 @@
 """Adversarial alignment of the student's outputs: ADVENT and AdaptSegNet, single level.
 
-A discriminator tells source from target by what the student says of an image; the student learns
-to be taken for one that sees the source. The arithmetic is in `losses.adversarial`.
+A discriminator learns to tell source from target by the student's predictions; the student learns
+to make its predictions for the target pass for source. The arithmetic is in `losses.adversarial`.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from pipa.uda.terms.base import (
 )
 
 Maps = list[tuple[Tensor, float]]
-"""What the discriminator sees of one prediction: a map `b k h w` of each output, and its share."""
+"""The discriminator's view of one prediction: a map `b k h w` of each output, and its share."""
 
 
 class Adversarial(Method):
@@ -46,16 +46,16 @@ class Adversarial(Method):
         student: The network to adapt.
         labels: The classes.
         optim: Learning rate, schedule, clipping of the student; the discriminator has its own.
-        shown: From logits `b k h w` to what the discriminator sees of them, of the same shape:
+        shown: From logits `b k h w` to the discriminator's input, of the same shape:
             `losses.entropy.weighted_self_information` (ADVENT) or
             `losses.adversarial.probability` (AdaptSegNet).
         adversarial: lambda_adv, the weight of the student's loss, above 0 (0.001 in both papers).
-        discriminator: The student's opponent; one for all outputs. None: that of the papers.
+        discriminator: The student's opponent; one for all outputs. None: the papers'.
         source_terms: Losses on the student's prediction for the source.
-        target_terms: Losses that run the student on the target, none of which needs a teacher.
+        target_terms: Losses that run the student on the target without a teacher.
         start: First step with a target; before it the student learns from the source alone.
         jitter_source: Colour jitter and blur on the source (the papers: no).
-        style: Gives source images the style of the target; None: they stay as they are.
+        style: Gives source images the style of the target; None: no change.
         seed: Decides every draw of a step, together with the step's number.
 
     Raises:
@@ -92,12 +92,12 @@ class Adversarial(Method):
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of the student and of the discriminator."""
+        """Update the student and the discriminator once."""
         step = self.global_step
         source = self.jittered(self.restyled(batch))
         self.last_step = LastStep(source)
         prediction = self.student.analyse(source.image)
-        # L_ce^S, yours
+        # L_ce^S, your own terms
         losses = source_losses(prediction, source, self.source_terms, step, self.step_generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
@@ -112,7 +112,7 @@ class Adversarial(Method):
             losses["discriminator_target"] = self.teach(of_target, source=False)
             self.manual_backward(losses["discriminator_target"])
 
-            for term, weight in active(self.target_terms, step):  # yours
+            for term, weight in active(self.target_terms, step):  # your own terms
                 given = Given(self.student, batch, None, self.step_generator(term.name))
                 losses[term.name] = weight * term(given)
                 self.manual_backward(losses[term.name])
@@ -120,11 +120,11 @@ class Adversarial(Method):
         self.update({name: loss.detach() for name, loss in losses.items()})
 
     def show(self, prediction: Prediction) -> Maps:
-        """What the discriminator sees of a prediction, at the size of its outputs' boxes."""
+        """Return the discriminator's input for a prediction, at the size of the outputs' boxes."""
         return [(self.shown(upsampled(output)), output.weight) for output in prediction.outputs]
 
     def fool(self, maps: Maps) -> Float[Tensor, ""]:
-        """The student's loss, `L_adv`; to it the discriminator is a constant."""
+        """Return the student's loss, `L_adv`; the discriminator is a constant in it."""
         constant = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         each = [
             share
@@ -136,7 +136,7 @@ class Adversarial(Method):
         return torch.stack(each).sum()
 
     def teach(self, maps: Maps, *, source: bool) -> Float[Tensor, ""]:
-        """The discriminator's loss on one domain, half of `L_d`; to it the student is constant."""
+        """Return the discriminator's loss on one domain, half of `L_d`; the student is constant."""
         each = [
             share * domain_cross_entropy(self.discriminator(seen.detach()), source=source) / 2
             for seen, share in maps

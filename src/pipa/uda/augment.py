@@ -1,8 +1,8 @@
 """Augmentation on the device: colour jitter and blur (DACS, DAFormer), and MIC's block mask.
 
 Images are in [0, 1]. Colour operations are kornia's, with the meaning and ranges of the papers'
-code (kornia 0.5): brightness is *added*, contrast
-multiplies without a mean, saturation and hue act in HSV.
+code (kornia 0.5): brightness is *added*, contrast multiplies without a mean, saturation and hue act
+in HSV.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 STRENGTH = 0.2
 SIGMA = (0.15, 1.15)
-_NOTHING = 1e-3  # a sigma that leaves the image as it is
+_NOTHING = 1e-3  # a sigma that does not change the image
 
 
 def jitter_and_blur(
@@ -26,13 +26,13 @@ def jitter_and_blur(
     jitter: float = 0.8,
     blur: float = 0.5,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Jitter the colours and blur, each image by its own draw.
+    """Jitter the colours of each image and blur it, by its own draw.
 
     Args:
         image: RGB in [0, 1].
-        generator: Decides; on the image's device or on the CPU.
+        generator: Decides every draw; on the image's device or on the CPU.
         jitter: Probability of colour jitter: brightness, contrast, saturation and hue by up to 0.2,
-            in random order, of which saturation and hue are neighbours (one change to HSV).
+            in random order, but with saturation next to hue (one change to HSV).
         blur: Probability of a Gaussian blur with sigma in 0.15 .. 1.15.
     """
     device = generator.device if generator is not None else image.device
@@ -56,10 +56,10 @@ def block_mask(
     generator: Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Bool[Tensor, "b 1 h w"]:
-    """True where a pixel is kept (MIC: Hoyer et al., CVPR 2023); blocks are hidden independently.
+    """Draw a mask that is True for kept pixels (MIC: Hoyer et al., CVPR 2023), block by block.
 
-    Source: MIC@mmseg/models/utils/masking_transforms.py. There blocks are stretched where the
-    size is no multiple of them; here the last ones are cut.
+    Source: MIC@mmseg/models/utils/masking_transforms.py. There blocks are stretched if the size is
+    not a multiple of them; here the last ones are cut.
 
     Args:
         b: Number of images.
@@ -67,8 +67,8 @@ def block_mask(
         w: Columns of an image.
         block: Side of a block in pixels (MIC: 64 for crops of 1024, 32 for 512).
         ratio: Probability that a block is hidden (MIC: 0.7).
-        generator: Of `device`.
-        device: Where the mask is to lie.
+        generator: Decides the blocks; on `device`.
+        device: Device of the mask.
     """
     rows, columns = -(-h // block), -(-w // block)
     kept = torch.rand(b, 1, rows, columns, generator=generator, device=device) >= ratio
@@ -87,10 +87,10 @@ def jitter_colours(
 
     Args:
         image: RGB in [0, 1].
-        shift: Is added; 0 changes nothing.
-        contrast: Multiplies; 1 changes nothing.
-        saturation: Multiplies the saturation; 1 changes nothing.
-        hue: Is added to the hue, in radians.
+        shift: Brightness to add; 0 changes nothing.
+        contrast: Factor of the image; 1 changes nothing.
+        saturation: Factor of the saturation; 1 changes nothing.
+        hue: Angle to add to the hue, in radians.
         order: 0..5: which of brightness (B) and contrast (C) come before saturation and hue (H):
             BCH, CBH, BHC, CHB, HBC, HCB.
     """
@@ -109,8 +109,8 @@ def gaussian_blur(
 ) -> Float[Tensor, "b 3 h w"]:
     """Blur each image by its own sigma; the border is mirrored (DACS).
 
-    The kernel reaches over a tenth of the image, as in DACS, but no further than 6 pixels: sigma
-    is at most 1.15 there, and what lies beyond is less than 1e-6.
+    The kernel covers a tenth of the image, as in DACS, but has at most 6 pixels on each side: sigma
+    is at most 1.15 there, and the weights beyond are below 1e-6.
     """
     size = tuple(min(kernel_size(n), 13) for n in image.shape[-2:])
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 has fewer steps than a photo
@@ -118,7 +118,7 @@ def gaussian_blur(
 
 
 def kernel_size(length: int) -> int:
-    """Odd kernel size for a side of this length, about a tenth of it (DACS)."""
+    """Return the odd kernel size for a side of this length, about a tenth of it (DACS)."""
     tenth = math.ceil(0.1 * length)
     return math.floor(tenth - 0.5 + tenth % 2)
 
@@ -130,7 +130,7 @@ def _affine(
     now: list[Bool[Tensor, " b"]],
     contrast_first: Bool[Tensor, " b"],
 ) -> Float[Tensor, "b 3 h w"]:
-    """Brightness and contrast, where `now` says so, in either order: a clamp lies between."""
+    """Change brightness and contrast where `now` is True, in either order, clamped in between."""
     shift = (shift * now[0]).view(-1, 1, 1, 1)
     contrast = torch.where(now[1], contrast, 1.0)
     early = torch.where(contrast_first, contrast, 1.0).view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""What every method shares with every other: a student, an optimiser, a validation. No training."""
+"""The parts that all methods share: a student, an optimiser and validation, but no training."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from pipa.uda.teacher import Pseudo
 
 @dataclass
 class LastStep:
-    """What the last step looked at, for pictures. References, no copies."""
+    """The inputs and labels of the last step, for pictures; references, not copies."""
 
     source: Labelled
     batch: Batch | None = None
@@ -32,15 +32,15 @@ class LastStep:
 
 
 class Method(L.LightningModule, ABC):
-    """A way of training a student; `training_step` is all that a method adds.
+    """A way of training a student; a method adds its `training_step`.
 
     Args:
         student: The network to train.
         labels: Names of the classes, for the validation's scores.
         optim: Learning rate, schedule, clipping.
-        jitter_source: Colour jitter and blur on the source, as DACS has it on mixed images (the
-            papers: no).
-        style: Gives source images the style of the target; None: they stay as they are.
+        jitter_source: Colour jitter and blur on the source, as on mixed images in DACS (the papers:
+            no).
+        style: Gives source images the style of the target; None: no change.
         seed: Decides every draw of a step, together with the step's number.
     """
 
@@ -66,10 +66,10 @@ class Method(L.LightningModule, ABC):
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of the student."""
+        """Update the student once."""
 
     def restyled(self, batch: Batch) -> Labelled:
-        """The source in the style of the target, where the method has a style."""
+        """Return the source in the style of the target, if the method has a style."""
         if self.style is None:
             return batch.source
         assert batch.target is not None, "a method with a style needs target images"
@@ -78,18 +78,18 @@ class Method(L.LightningModule, ABC):
         return Labelled(image, batch.source.label)
 
     def jittered(self, source: Labelled, part: str = "source") -> Labelled:
-        """The source as the student sees it, and the start of the draws of this pass."""
+        """Seed the draws of a student pass; return the source with jitter, if the method has it."""
         generator = self.step_generator(part)
         if not self.jitter_source:
             return source
         return Labelled(jitter_and_blur(source.image, generator), source.label)
 
     def step_generator(self, part: str) -> Generator:
-        """The generator of one part of this step: "source", "mixed", or the name of a term.
+        """Return the generator of one part of this step: "source", "mixed", or the name of a term.
 
-        It is a function of seed, step, process and part, so that resuming is exact and switching a
-        term on never changes what the others draw. Dropout, stochastic depth and HRDA's detail crop
-        draw from torch's global generator, which is seeded as well, with another number.
+        It depends on seed, step, process and part only, so that resuming is exact and a further
+        term never changes the draws of the others. Dropout, stochastic depth and HRDA's detail crop
+        draw from torch's global generator, which gets a seed of its own here.
         """
         torch.manual_seed(self._seed_of("torch", part))
         return torch.Generator(self.device).manual_seed(self._seed_of("own", part))
@@ -99,7 +99,7 @@ class Method(L.LightningModule, ABC):
         return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7])
 
     def update(self, losses: dict[str, Tensor]) -> None:
-        """Step, follow the schedule, and log each loss by its name."""
+        """Step the optimiser and the schedule, and log each loss by its name."""
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.step()
@@ -109,7 +109,7 @@ class Method(L.LightningModule, ABC):
         self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Clip; here the gradients are no longer scaled, as they are before (float16)."""
+        """Clip the gradients, which float16 training no longer scales at this point."""
         self.clip_gradients(optimizer, self.optim.clip, "norm")
 
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
@@ -124,7 +124,7 @@ class Method(L.LightningModule, ABC):
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        """AdamW with the papers' groups and schedule, over the student and what terms train."""
+        """Build AdamW with the papers' groups and schedule, for the student and its terms."""
         optim, steps = self.optim, self.trainer.max_steps
         optimizer = adamw(parameter_groups(self, optim), optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -133,10 +133,10 @@ class Method(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which network this is, so that `pipa.load_segmenter` can build it."""
+        """Save the arguments of the network, so that `pipa.load_segmenter` can build it."""
         labels = {"names": self.labels.names, "colours": self.labels.colours}
         checkpoint["hyper_parameters"] = {"student": self.student.config, "labels": labels}
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of the student, at the image's size."""
+        """Return logits of the student, at the image's size."""
         return self.student(image)  # type: ignore[no-any-return]

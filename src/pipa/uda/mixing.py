@@ -1,4 +1,4 @@
-"""Mixed images: a part of a source image pasted onto a target image, with what to teach there.
+"""Mixed images: a part of a source image is pasted onto a target image, with its labels.
 
 ClassMix: Olsson et al., WACV 2021; between domains: DACS, Tranheden et al., WACV 2021. Two
 differences from DAFormer@mmseg/models/utils/dacs_transforms.py: classes are counted in each image,
@@ -16,20 +16,20 @@ from pipa.batch import IGNORE_INDEX, Labelled, Unlabelled
 from pipa.uda.teacher import Pseudo
 
 Mix = Literal["class", "rectangle", "none"]
-"""What is pasted: see `mix_images`."""
+"""The pasted part: see `mix_images`."""
 SIDE = 0.7
 """Sides of the rectangle, as a share of the image's."""
 
 
 @dataclass
 class Mixed:
-    """x^Mix and what to teach on it."""
+    """x^Mix with its labels and their weight."""
 
     image: Float[Tensor, "b 3 h w"]
     label: Int[Tensor, "b h w"]
-    """Ground truth where the source was pasted, pseudo-labels elsewhere."""
+    """Ground truth on the pasted source, pseudo-labels elsewhere."""
     weight: Float[Tensor, "b h w"]
-    """1 where the source was pasted, the pseudo-labels' weight elsewhere."""
+    """1 on the pasted source, the pseudo-labels' weight elsewhere."""
 
 
 def mix_images(
@@ -44,12 +44,12 @@ def mix_images(
 
     Args:
         source: As many images as `target`, of the same size.
-        target: The images below.
-        pseudo: What the teacher says of them.
-        generator: Decides what is pasted; of the images' device.
+        target: The target images.
+        pseudo: Their pseudo-labels.
+        generator: Decides the pasted part; on the images' device.
         mix: "class": the pixels of half of the classes of the image (ClassMix), the papers' way;
             it needs more than two classes. "rectangle": one of 70 % of the height and the width, at
-            a random place. "none": nothing, the target image itself is taught.
+            a random place. "none": nothing, so the result is the target image.
     """
     if mix == "none":
         return Mixed(target.image, pseudo.label, pseudo.weight)
@@ -67,7 +67,7 @@ def mix_images(
 def choose_classes(
     label: Int[Tensor, "b h w"], generator: Generator | None = None
 ) -> Bool[Tensor, "b 256"]:
-    """Half of the classes that each image shows, rounded up, by id; never 255."""
+    """Choose half of the classes in each image, rounded up, by id; never 255."""
     b = label.shape[0]
     present = torch.zeros(b, IGNORE_INDEX + 1, dtype=torch.bool, device=label.device)
     present.scatter_(1, label.flatten(1), True)
@@ -79,17 +79,17 @@ def choose_classes(
 
 
 def paste_mask(label: Int[Tensor, "b h w"], chosen: Bool[Tensor, "b 256"]) -> Bool[Tensor, "b h w"]:
-    """Pixels whose class is among those chosen of their image."""
+    """Return True for pixels whose class was chosen in their image."""
     return chosen.gather(1, label.flatten(1)).view_as(label)
 
 
 def rectangle_mask(
     label: Int[Tensor, "b h w"], generator: Generator | None = None, *, side: float = SIDE
 ) -> Bool[Tensor, "b h w"]:
-    """A rectangle inside each image; every place is equally likely.
+    """Draw a rectangle inside each image; every place is equally likely.
 
     Args:
-        label: Gives the size and the device; what it holds does not matter.
+        label: Gives the size and the device; its values do not matter.
         generator: Decides the places.
         side: Sides of the rectangle, as a share of the image's, rounded to whole pixels.
     """
@@ -102,7 +102,7 @@ def rectangle_mask(
 def _spans(
     label: Int[Tensor, "b h w"], length: int, part: int, generator: Generator | None
 ) -> Bool[Tensor, "b n"]:
-    """Of each image, which of `length` pixels lie in a part of them at a random place."""
+    """Draw, for each image, a span of `part` out of `length` pixels at a random place."""
     b, device = len(label), label.device
     first = torch.randint(length - part + 1, (b, 1), generator=generator, device=device)
     offset = torch.arange(length, device=device) - first

@@ -27,12 +27,12 @@ class Optim:
         head: Factor of the learning rate for heads (DAFormer: 10).
         decay: Weight decay (DAFormer: 0.01); norms and positional blocks outside heads have none.
         warm_up: Steps of linear growth (DAFormer: 1500).
-        power: Of the polynomial decay to 0 (DAFormer: 1).
-        clip: Largest norm of the gradient of all that is trained, a discriminator included; 0: no
-            limit (DAFormer: none).
+        power: Power of the polynomial decay to 0 (DAFormer: 1).
+        clip: Maximum norm of the gradient of all trained parameters, those of a discriminator
+            included; 0: no limit (DAFormer: none).
         layer_decay: Factor of the learning rate from each layer of the backbone to the one before
             it (Clark et al.: ELECTRA, ICLR 2020; Bao et al.: BEiT, ICLR 2022); 1: none (DAFormer).
-            Layer l of L has lr * layer_decay ** (L - l), the last block lr itself.
+            Layer l of L has lr * layer_decay ** (L - l), the last block has lr.
 
     Raises:
         PipaError: `layer_decay` is not in (0, 1], or `warm_up` is below 0.
@@ -55,17 +55,17 @@ class Optim:
 
 
 def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """Groups for AdamW of all parameters that want a gradient, each parameter once.
+    """Group all parameters that require a gradient for AdamW, each once.
 
-    A name with "head" in it has the head's learning rate, and decays, its norms too: mmcv applies
-    the first rule that matches. So has the pyramid on a plain transformer, which starts at random.
-    Else a norm, by its type or its name, and what is called `pos_block` or `position...`, has no
-    decay. The depthwise convolutions of MiT do decay. With `layer_decay`, the rate of what belongs
-    to a backbone falls with its depth there. A module with a dictionary `optimiser` is a group of
-    its own, with these settings (a discriminator).
+    Parameters with "head" in their names have the head's learning rate and decay, norms included:
+    mmcv applies the first rule that matches. So has the pyramid on a plain transformer, which starts
+    at random. Of the others, norms (by type or name) and parameters called `pos_block` or
+    `position...` have no decay. The depthwise convolutions of MiT do decay. With `layer_decay`, the
+    rate falls from the last layer of a backbone to its first. A module with a dictionary `optimiser`
+    is a group of its own, with these settings (a discriminator).
 
     Args:
-        module: Whatever holds the parameters: a student, or a method with its terms.
+        module: The module with the parameters: a student, or a method with its terms.
         optim: Learning rates and decay.
 
     Returns:
@@ -96,7 +96,7 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
 
 
 def _separate_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """A group for each module that says how it is to be optimised."""
+    """Return a group for each module with settings of its own."""
     groups = []
     for part in module.modules():
         settings = getattr(part, "optimiser", None)
@@ -106,7 +106,7 @@ def _separate_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _layer_scales(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
-    """Factor of the learning rate of each parameter of a backbone; nothing without decay."""
+    """Return the learning rate's factor for each parameter of a backbone; empty without decay."""
     scales: dict[nn.Parameter, float] = {}
     for part in module.modules() if layer_decay < 1 else ():
         if isinstance(part, Backbone):
@@ -116,14 +116,14 @@ def _layer_scales(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, f
 
 
 def adamw(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.AdamW:
-    """AdamW with the papers' betas, fused into one kernel where that exists.
+    """Build AdamW with the papers' betas, fused into one kernel where that exists.
 
-    The fused one is four times as fast on a CPU, and equal up to rounding. Lightning does not clip
-    gradients in mixed precision for it, hence not with `optim.clip`.
+    The fused kernel is four times as fast on a CPU, and equal up to rounding. It is not used with
+    `optim.clip`, since Lightning cannot clip gradients in mixed precision for it.
 
     Args:
-        groups: What `parameter_groups` found.
-        optim: Whether gradients are clipped.
+        groups: The result of `parameter_groups`.
+        optim: Decides whether gradients are clipped.
     """
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = optim.clip == 0 and devices <= FUSED
@@ -131,13 +131,13 @@ def adamw(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.AdamW:
 
 
 def warmup_poly(step: int, steps: int, warm_up: int = 1500, power: float = 1.0) -> float:
-    """Factor of the learning rate at a step: polynomial decay to 0, times a linear warm-up.
+    """Return the learning rate's factor: polynomial decay to 0, times a linear warm-up.
 
     Args:
-        step: Counts from 0.
+        step: Number of the step, from 0.
         steps: Length of the training; the factor is 0 from there on.
         warm_up: Steps of the warm-up, which starts at 1e-6; 0: none (DAFormer: 1500).
-        power: Of the decay (DAFormer: 1; DeepLab and AdaptSegNet: 0.9).
+        power: Power of the decay (DAFormer: 1; DeepLab and AdaptSegNet: 0.9).
     """
     factor: float = max(0.0, 1 - step / steps) ** power
     if step < warm_up:

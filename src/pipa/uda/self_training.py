@@ -42,20 +42,20 @@ class SelfTraining(Method):
         optim: Learning rate, schedule, clipping.
         source_terms: Losses on the student's prediction for the source: PiPa's pixel term, ...
         target_terms: Losses that run the student on the target: PiPa's patch term, MIC, ...
-        momentum: Of the teacher's moving average (0.999: DAFormer).
-        confidence: Above this a pseudo-label is sure; the share of sure pixels is the weight
-            q_T (0.968: DACS; DAFormer, HRDA and PiPa keep it).
+        momentum: Momentum of the teacher's moving average (0.999: DAFormer).
+        confidence: Minimum probability of a sure pseudo-label; the share of sure pixels is the
+            weight q_T (0.968: DACS; DAFormer, HRDA and PiPa keep it).
         pseudo_weight: The weight of pseudo-labels: "share", q_T everywhere (the papers); or for
             each pixel "confidence" or "balanced" (`teacher.pseudo_label`).
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 .. 1 (`teacher.ShareAlignment`); 0: no.
-        mix: What of the source is pasted onto the target: "class" (ClassMix, the papers),
+        mix: The part of the source that is pasted onto the target: "class" (ClassMix, the papers),
             "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
             The papers start at 0 from ImageNet weights; a network from scratch needs a head start.
-        jitter_source: Colour jitter and blur on the source too, as DACS has it on mixed images
-            (the papers: no).
-        style: Gives source images the style of the target; None: they stay as they are.
+        jitter_source: Colour jitter and blur on the source too, as on mixed images in DACS (the
+            papers: no).
+        style: Gives source images the style of the target; None: no change.
         seed: Decides every draw of a step, together with the step's number.
     """
 
@@ -93,7 +93,7 @@ class SelfTraining(Method):
         self.start = start
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of the student, term by term as in the paper."""
+        """Update the student once, term by term as in the paper."""
         step = self.global_step
         self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
@@ -101,7 +101,7 @@ class SelfTraining(Method):
         seen = self.jittered(source)
         self.last_step = LastStep(seen)
         prediction = self.student.analyse(seen.image)
-        # L_ce^S, alpha L_Pixel, yours
+        # L_ce^S, alpha L_Pixel, your own terms
         losses = source_losses(prediction, seen, self.source_terms, step, self.step_generator)
         self.manual_backward(torch.stack(list(losses.values())).sum())
 
@@ -115,7 +115,7 @@ class SelfTraining(Method):
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            for term, weight in later:  # beta L_Patch, MIC, yours
+            for term, weight in later:  # beta L_Patch, MIC, your own
                 given = Given(self.student, batch, pseudo, self.step_generator(term.name))
                 losses[term.name] = weight * term(given)
                 self.manual_backward(losses[term.name])
@@ -126,7 +126,7 @@ class SelfTraining(Method):
     def mix(
         self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator
     ) -> Mixed:
-        """x^Mix: source pasted onto target (ClassMix), then colour jitter and blur."""
+        """Return x^Mix: source pasted onto target (ClassMix), then colour jitter and blur."""
         mixed = mix_images(source, target, pseudo, generator, mix=self.pasted)
         mixed.image = jitter_and_blur(mixed.image, generator)
         return mixed

@@ -1,4 +1,4 @@
-"""Training without a teacher: the source's labels, and terms that need no pseudo-labels."""
+"""Training without a teacher: on the source's labels, with terms that need no pseudo-labels."""
 
 from collections.abc import Sequence
 
@@ -23,23 +23,23 @@ from pipa.uda.terms.base import (
 
 
 class SourceOnly(Method):
-    """Minimise `L_ce^S` and the terms: what every adaptation method is compared with.
+    """Minimise `L_ce^S` and the terms; without terms, the baseline of every adaptation method.
 
     With `EntropyTerm` it is MinEnt (Vu et al., ADVENT, CVPR 2019); with
-    `MaskedConsistency(teacher="own")` MIC without a method beneath (Hoyer et al., CVPR 2023).
+    `MaskedConsistency(teacher="own")` it is MIC alone (Hoyer et al., CVPR 2023).
 
     Args:
         student: The network to train.
         labels: The classes.
         optim: Learning rate, schedule, clipping.
         source_terms: Losses on the student's prediction for the source.
-        target_terms: Losses that run the student on the target, none of which needs a teacher.
+        target_terms: Losses that run the student on the target without a teacher.
         start: First step with a target; before it the student learns from the source alone.
         passes: Student passes over each source batch, each with its own colours; their losses are
-            averaged. A baseline for a method with four passes a step sets 4, so that neither
-            sees fewer images.
+            averaged. A baseline for a method with four passes a step sets 4, so that both see
+            equally many images.
         jitter_source: Colour jitter and blur on the source (the papers: no).
-        style: Gives source images the style of the target; None: they stay as they are.
+        style: Gives source images the style of the target; None: no change.
         seed: Decides every draw of a step, together with the step's number.
 
     Raises:
@@ -70,13 +70,13 @@ class SourceOnly(Method):
         self.start, self.passes = start, passes
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of the student, and of what its terms train."""
+        """Update the student and its terms once."""
         step = self.global_step
         losses: dict[str, torch.Tensor] = {}
         for number in range(self.passes):
             source = self.jittered(self.restyled(batch), f"source{number or ''}")
             prediction = self.student.analyse(source.image)
-            # L_ce^S, yours
+            # L_ce^S, your own terms
             found = source_losses(prediction, source, self.source_terms, step, self.step_generator)
             self.manual_backward(torch.stack(list(found.values())).sum() / self.passes)
             for name, loss in found.items():
@@ -84,7 +84,7 @@ class SourceOnly(Method):
         self.last_step = LastStep(source)
 
         if batch.target is not None and step >= self.start:
-            for term, weight in active(self.target_terms, step):  # L_ent, yours
+            for term, weight in active(self.target_terms, step):  # L_ent, your own
                 given = Given(self.student, batch, None, self.step_generator(term.name))
                 loss = weight * term(given)
                 self.manual_backward(loss)

@@ -1,8 +1,8 @@
-"""The target's style on the source's images: frequencies (FDA) or colours. Labels stay valid.
+"""Restyling of source images by target images: frequencies (FDA) or colours. Labels stay valid.
 
 Images are in [0, 1], as everywhere before the network normalises them, and the result is clamped
-to that. Whose image lends its style is drawn anew in each step, from the target images of the
-batch. Nothing is learnt.
+to that. Each step draws the images that lend their style from the target images of the batch.
+Nothing is learnt.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from pipa.errors import PipaError
 from pipa.losses.info_nce import at_least_float32
 
 Style = Literal["none", "fda", "colour"]
-"""What a source image takes from a target image: see `restyle`."""
+"""The property that a source image takes from a target image: see `restyle`."""
 FLOOR = 1 / 255**2
-"""Variance of one grey level: below it, colours are taken for noise that nobody should amplify."""
+"""Variance of one grey level: colours that vary less are noise, which must not be amplified."""
 _DEFAULTS = {"none": 0.0, "fda": 0.01, "colour": 1.0}
 
 
 @dataclass(frozen=True)
 class Restyle:
-    """How a method gives its source images the style of the target; see `restyle`.
+    """The arguments of `restyle` that a method uses for its source images.
 
     Raises:
         PipaError: `strength` or `probability` is outside its range.
@@ -70,20 +70,20 @@ def restyle(
     probability: float = 1.0,
     turn: bool = True,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Give source images the style of target images, each of one that is drawn.
+    """Give each source image the style of a target image that is drawn.
 
     Args:
         image: Source images, RGB in [0, 1].
         target: Target images, RGB in [0, 1].
-        generator: Decides which images, whose style, and the turn; on the images' device or on
-            the CPU.
+        generator: Decides which images change, which ones lend, and the turn; on the images' device
+            or on the CPU.
         style: "none"; "fda", the lowest frequencies' amplitudes (`swap_amplitudes`); "colour", the
             mean and covariance of the colours (`transfer_colours`).
-        strength: Of fda, half the side of the block of frequencies, as a share of the shorter side
-            of the image, 0 .. 0.5 (None: 0.01, the smallest in the paper); of colour, the share of
+        strength: For fda, half the side of the block of frequencies, as a share of the shorter side
+            of the image, 0 .. 0.5 (None: 0.01, the smallest in the paper); for colour, the share of
             the new colours in the result, 0 .. 1 (None: 1). 0 changes nothing.
-        probability: That an image is restyled at all.
-        turn: In colour, turn the whitened colours at random, so that any of them may become any
+        probability: Probability that an image is restyled.
+        turn: For colour, turn the whitened colours at random, so that any colour may become any
             other: for domains whose colours do not correspond, such as bright objects on dark and
             dark ones on light.
 
@@ -112,8 +112,8 @@ def swap_amplitudes(
 ) -> Float[Tensor, "b 3 h w"]:
     """Take the amplitudes of the lowest frequencies from the target; phases stay (not clamped).
 
-    FDA: Yang and Soatto, CVPR 2020. Of the centred spectrum, a block of (2 b + 1) x (2 b + 1) with
-    b = floor(strength * min(h, w)) is swapped; with b = 0, it is the mean alone.
+    FDA: Yang and Soatto, CVPR 2020. A block of (2 b + 1) x (2 b + 1) in the centre of the spectrum
+    is swapped, b = floor(strength * min(h, w)); with b = 0, this is only the mean.
 
     Args:
         image: Images that keep their content.
@@ -148,7 +148,7 @@ def transfer_colours(
         target: Images that lend their colours.
         rotation: Orthogonal matrices; None: the identity.
     """
-    with torch.autocast(image.device.type, enabled=False):  # colours need more than bfloat16
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 is too coarse for colours
         mean, covariance = colour_statistics(image)
         new_mean, new_covariance = colour_statistics(target)
         matrix = symmetric_power(new_covariance, 0.5, floor=0.0)
@@ -160,14 +160,14 @@ def transfer_colours(
 
 
 def has_colours(image: Float[Tensor, "b 3 h w"]) -> Bool[Tensor, " b"]:
-    """Whether an image shows more than one colour: its content would be lost in any other."""
+    """Whether an image has more than one colour; without, a new colour would hide its content."""
     return at_least_float32(image).var(dim=(2, 3)).sum(dim=1) > FLOOR
 
 
 def colour_statistics(
     image: Float[Tensor, "b 3 h w"],
 ) -> tuple[Float[Tensor, "b 3"], Float[Tensor, "b 3 3"]]:
-    """Mean and covariance (divided by the number of pixels) of each image's colours."""
+    """Return mean and covariance (divided by the number of pixels) of each image's colours."""
     colours = at_least_float32(image).flatten(2)
     mean = colours.mean(dim=2)
     centred = colours - mean[:, :, None]
@@ -177,7 +177,7 @@ def colour_statistics(
 def random_rotations(
     count: int, generator: Generator | None = None, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "b 3 3"]:
-    """Orthogonal 3x3 matrices, uniformly distributed, mirrored ones among them.
+    """Draw orthogonal 3x3 matrices, uniformly distributed, reflections included.
 
     Source: Mezzadri, How to Generate Random Matrices from the Classical Compact Groups, 2007: QR of
     normal numbers, with signs that make the diagonal of R positive.
@@ -192,7 +192,7 @@ def random_rotations(
 def symmetric_power(
     matrix: Float[Tensor, "b 3 3"], exponent: float, *, floor: float
 ) -> Float[Tensor, "b 3 3"]:
-    """Power of positive semidefinite matrices, whose eigenvalues count as `floor` at least."""
+    """Raise positive semidefinite matrices to a power; their eigenvalues are at least `floor`."""
     values, vectors = eigen_decomposition(matrix)
     powers = values.clamp(min=floor) ** exponent
     return _multiply(vectors * powers[:, None, :], vectors.mT)
@@ -201,10 +201,10 @@ def symmetric_power(
 def eigen_decomposition(
     matrix: Float[Tensor, "b 3 3"],
 ) -> tuple[Float[Tensor, "b 3"], Float[Tensor, "b 3 3"]]:
-    """Eigenvalues in no order, and eigenvectors as columns, of symmetric matrices.
+    """Return unordered eigenvalues, and eigenvectors as columns, of symmetric matrices.
 
     Jacobi's method: each rotation makes one element off the diagonal 0. `torch.linalg.eigh` makes
-    the host wait for the GPU, to look whether it converged; for 3x3 matrices five sweeps suffice.
+    the host wait for the GPU, to check convergence; for 3x3 matrices five sweeps suffice.
     """
     vectors = torch.eye(3, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
     for p, q in [(0, 1), (0, 2), (1, 2)] * 5:
@@ -218,7 +218,7 @@ def eigen_decomposition(
 
 
 def _multiply(a: Float[Tensor, "b 3 3"], b: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 3"]:
-    """Matrix product, without the tensor cores' short numbers (TF32), whatever is set for those."""
+    """Multiply matrices in full float32, whatever the setting of TF32 is."""
     return (a[:, :, :, None] * b[:, None, :, :]).sum(dim=2)
 
 

@@ -1,9 +1,9 @@
 """The teacher: a moving average of the student that labels target images.
 
 Mean teacher (Tarvainen and Valpola, NeurIPS 2017), with DACS's quality weight (Tranheden et al.,
-WACV 2021), as DAFormer, HRDA and PiPa have it (DAFormer@mmseg/models/uda/dacs.py). Two options help
-where few pixels are sure: weights that are balanced over the classes, and shares of the classes
-that are pulled towards the source's.
+WACV 2021), as in DAFormer, HRDA and PiPa (DAFormer@mmseg/models/uda/dacs.py). Two options help if
+few pixels are sure: weights balanced over the classes, and alignment of the class shares with the
+source's.
 """
 
 import copy
@@ -20,41 +20,41 @@ from pipa.errors import PipaError
 from pipa.models.segmenter import Segmenter
 
 PseudoWeight = Literal["share", "confidence", "balanced"]
-"""How pseudo-labels are weighted: see `pseudo_label`."""
+"""The rule that weights pseudo-labels: see `pseudo_label`."""
 
 
 @dataclass
 class Pseudo:
-    """What the teacher says of some target images: p_T and its quality q_T."""
+    """The teacher's labels of target images: p_T and their quality q_T."""
 
     label: Int[Tensor, "b h w"]
-    """The most probable class of every pixel, also where `weight` is 0."""
+    """The most probable class of every pixel, even if its `weight` is 0."""
     weight: Float[Tensor, "b h w"]
     """In [0, 1]: q_T, the share of sure pixels, or 1 for the pixels that count and 0 for the
     others (see `PseudoWeight`); 0 where the target is not valid."""
     confidence: Float[Tensor, "b h w"]
     """Probability of `label`, in [0, 1]."""
     pair: "tuple[Pseudo, Pseudo] | None" = None
-    """The same of the first and the second crop of a `CropPair`, each as it is stored."""
+    """The labels of the first and the second crop of a `CropPair`, each as it is stored."""
 
 
 class Teacher(nn.Module):
-    """A frozen copy of a student, that follows it and never gets a gradient.
+    """A copy of a student that follows it and never gets a gradient.
 
-    In training mode its dropout and stochastic depth are off, and its batch norms take the
-    statistics of the images at hand, as the release has it: parameters are averaged, the running
-    statistics of norms are neither copied nor averaged, but gathered from what it labels.
+    In training mode its dropout and stochastic depth are off, and its batch norms use the
+    statistics of the batch, as in the release: parameters are averaged, but the running statistics
+    of norms are neither copied nor averaged; they come from the images that it labels.
 
     Args:
         student: The network to copy.
-        momentum: alpha of the moving average, once it is under way (DAFormer: 0.999).
-        confidence: Pixels of at least this probability are sure (DACS: 0.968).
-        per_image: Take q_T of each image, as DAFormer's paper has it; by default it is the share
-            over the whole batch, as the code of DACS, DAFormer, HRDA and PiPa has it.
-        pseudo_weight: What weighs a pseudo-label: "share", the papers' q_T; "confidence", 1 for the
-            sure pixels; "balanced", 1 for the sure pixels and the surer half of each class.
-        align_shares: How far the class shares of the predictions are pulled towards those of the
-            source's labels (see `ShareAlignment`), 0 .. 1; 0: not at all.
+        momentum: Maximum of alpha, the momentum of the moving average (DAFormer: 0.999).
+        confidence: Minimum probability of a sure pixel (DACS: 0.968).
+        per_image: Compute q_T for each image, as in DAFormer's paper; by default it is the share
+            over the whole batch, as in the code of DACS, DAFormer, HRDA and PiPa.
+        pseudo_weight: Weight of a pseudo-label: "share", the papers' q_T; "confidence", 1 for sure
+            pixels; "balanced", 1 for sure pixels and the surer half of each class.
+        align_shares: Exponent that pulls the class shares of the predictions towards those of the
+            source's labels (see `ShareAlignment`), 0 .. 1; 0: no change.
 
     Raises:
         PipaError: `align_shares` is not in 0 .. 1.
@@ -80,9 +80,9 @@ class Teacher(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Training mode for the batch norms that have one, and for nothing inside that is random.
+        """Set the mode of the network and its batch norms; other modules stay in evaluation mode.
 
-        The network itself keeps the mode: HRDA passes all windows at once for its batch norms.
+        The network itself needs the mode: HRDA passes all windows at once for its batch norms.
         """
         super().train(mode)
         for module in self.network.modules():
@@ -94,11 +94,11 @@ class Teacher(nn.Module):
     def follow(self, student: Segmenter, step: int) -> None:
         """Move to `alpha * teacher + (1 - alpha) * student`.
 
-        alpha is `min(1 - 1 / (step + 1), momentum)`: a plain mean of the first steps.
+        alpha is `min(1 - 1 / (step + 1), momentum)`: a plain mean over the first steps.
 
         Args:
-            student: What to follow; as the teacher was built from.
-            step: Counts from 0, at which the parameters are copied.
+            student: The student to follow, with the same parameters.
+            step: Number of the step; step 0 copies the parameters.
         """
         alpha = min(1 - 1 / (step + 1), self.momentum)
         mine: list[Tensor] = list(self.network.parameters())
@@ -107,13 +107,13 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def observe(self, label: Int[Tensor, "b h w"]) -> None:
-        """Count the classes of source labels, for `align_shares`; without it, do nothing."""
+        """Count the classes of source labels for `align_shares`; without that, do nothing."""
         if self.alignment is not None:
             self.alignment.observe(label)
 
     @torch.no_grad()
     def label(self, target: Unlabelled, pair: CropPair | None = None) -> Pseudo:
-        """Label target images, and the two crops of a pair; images are RGB in [0, 1]."""
+        """Label target images and the two crops of a pair; images are RGB in [0, 1]."""
         logits = self.network(target.image)
         if self.alignment is not None:
             logits = self.alignment(logits, target.valid)
@@ -133,14 +133,14 @@ class ShareAlignment(nn.Module):
     """Distribution alignment: pull the class shares of predictions towards the source's.
 
     Probabilities are multiplied by (source share / predicted share) ** exponent and renormalised
-    (Berthelot et al., ReMixMatch, ICLR 2020). The target need not have the source's shares, hence
-    the ratio is clipped, and an exponent below 1 corrects a part of it only. Both shares are
-    running averages over batches, kept in buffers, so that a run that is resumed goes on exactly.
+    (Berthelot et al., ReMixMatch, ICLR 2020). The target need not have the source's shares, so the
+    ratio is clipped, and an exponent below 1 corrects it only in part. Both shares are running
+    averages over batches, kept in buffers, so that a resumed run continues exactly.
 
     Args:
         num_classes: Number of classes, k.
-        exponent: In (0, 1]; 1 corrects the shares in full, where the ratio is not clipped.
-        momentum: Of the running averages: 0.99 averages over the last 100 batches or so.
+        exponent: Exponent of the ratio, in (0, 1]; 1 corrects the shares in full, unless clipped.
+        momentum: Momentum of the running averages; 0.99 averages over about 100 batches.
 
     Raises:
         PipaError: `exponent` is not in (0, 1].
@@ -149,9 +149,9 @@ class ShareAlignment(nn.Module):
     source: Tensor
     """Decaying sum of the class shares of the source's labels, (k,); 0 before the first."""
     predicted: Tensor
-    """The same of the predictions on the target, (k,)."""
+    """Decaying sum of the class shares of the predictions on the target, (k,)."""
     limits = 0.1, 10.0
-    """What the ratio of the shares is clipped to."""
+    """Limits of the ratio of the shares."""
 
     def __init__(self, num_classes: int, *, exponent: float, momentum: float = 0.99) -> None:
         super().__init__()
@@ -164,13 +164,13 @@ class ShareAlignment(nn.Module):
         self.register_buffer("predicted", torch.zeros(num_classes))
 
     def observe(self, label: Int[Tensor, "b h w"]) -> None:
-        """Take the classes of a batch of source labels into the running average; skip 255.
+        """Add a batch of source labels to the running average; skip 255.
 
-        With rare class sampling these are the shares of the crops that it draws, in which rare
-        classes have more than they have in the source.
+        With rare class sampling these are the shares in the drawn crops, where rare classes are
+        more frequent than in the source.
         """
         k = len(self.source)
-        count = self.source.new_zeros(k + 1)  # the last one is of 255
+        count = self.source.new_zeros(k + 1)  # the last one counts 255
         ids = label.flatten().clamp(max=k)
         count.scatter_add_(0, ids, torch.ones_like(ids, dtype=count.dtype))
         self._average(self.source, count[:k])
@@ -178,11 +178,11 @@ class ShareAlignment(nn.Module):
     def forward(
         self, logits: Float[Tensor, "b k h w"], valid: Bool[Tensor, "b h w"]
     ) -> Float[Tensor, "b k h w"]:
-        """Logits whose softmax is aligned; before the first `observe` they stay as they are.
+        """Return logits whose softmax is aligned; before the first `observe`, they are unchanged.
 
         Args:
-            logits: The teacher's, on target images.
-            valid: Where the target counts for the predicted shares.
+            logits: The teacher's logits of target images.
+            valid: Pixels that count for the predicted shares.
         """
         logits = logits.float()
         probability = logits.softmax(dim=1) * valid[:, None]
@@ -192,12 +192,12 @@ class ShareAlignment(nn.Module):
         return logits + self.exponent * ratio.clamp(*self.limits).log().view(1, -1, 1, 1)
 
     def _average(self, total: Tensor, count: Float[Tensor, " k"]) -> None:
-        """Add the shares of a batch; one without any pixel adds nothing."""
+        """Add the shares of a batch; a batch without pixels adds nothing."""
         total.mul_(self.momentum).add_(count / count.sum().clamp(min=1))
 
 
 def _shares(total: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """Shares of the classes in a decaying sum, each at least 1e-6, so that 0 / 0 is 1."""
+    """Normalise a decaying sum to shares, each at least 1e-6, so that 0 / 0 becomes 1."""
     return (total / total.sum()).clamp(min=1e-6)
 
 
@@ -209,13 +209,13 @@ def pseudo_label(
     per_image: bool = False,
     pseudo_weight: PseudoWeight = "share",
 ) -> Pseudo:
-    """Classes, their probability, and their weight.
+    """Turn logits into pseudo-labels: classes, their probability, and their weight.
 
     Args:
-        logits: The teacher's, one plane for each class.
-        valid: Where a pseudo-label may be trusted; the weight is 0 elsewhere.
-        threshold: Probability of a sure pixel (DACS: 0.968).
-        per_image: q_T of each image instead of one for the batch.
+        logits: The teacher's logits, one plane for each class.
+        valid: Pixels whose pseudo-labels may be trusted; the weight is 0 elsewhere.
+        threshold: Minimum probability of a sure pixel (DACS: 0.968).
+        per_image: Compute q_T for each image instead of once for the batch.
         pseudo_weight: "share": q_T everywhere, the share of *all* pixels that are sure (DACS);
             "confidence": 1 for sure pixels, 0 for the others (FixMatch: Sohn et al., NeurIPS 2020);
             "balanced": 1 for sure pixels and for the surer half of the valid pixels of each class
@@ -223,7 +223,7 @@ def pseudo_label(
     """
     logits = logits.float()
     best, label = logits.max(dim=1)
-    confidence = (best - logits.logsumexp(dim=1)).exp()  # softmax, at the best class alone
+    confidence = (best - logits.logsumexp(dim=1)).exp()  # softmax of the best class
     sure = confidence >= threshold
     if pseudo_weight == "share":
         share = sure.float()
@@ -240,16 +240,16 @@ def class_medians(
     valid: Bool[Tensor, "b h w"],
     num_classes: int,
 ) -> Float[Tensor, "b h w"]:
-    """Of each pixel, the confidence that the surer half of its class reaches in the batch.
+    """Return, for each pixel, the minimum confidence of the surer half of its class in the batch.
 
-    The half is rounded up: a class's only pixel belongs to it. Sorted by class, and within a class
-    by falling confidence, pixels of a class are a run, and the answer stands in its middle.
+    The half is rounded up, so a class's only pixel belongs to it. In an order by class, and by
+    falling confidence within a class, this is the confidence in the middle of the class's run.
 
     Args:
         confidence: Probability of `label`.
         label: The class of each pixel, in [0, k).
-        valid: Pixels that count; where a class has none, its answer has no meaning.
-        num_classes: k.
+        valid: Pixels that count; the result for a class without any has no meaning.
+        num_classes: Number of classes, k.
     """
     group = label.where(valid, num_classes).flatten()  # pixels that do not count come last
     order = confidence.flatten().argsort(descending=True)

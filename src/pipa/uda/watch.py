@@ -1,4 +1,4 @@
-"""Watching a run: progress, throughput, pictures, a guard. Nothing here can change training."""
+"""Callbacks that watch a run: progress, throughput, pictures, checks. They never change it."""
 
 import logging
 import math
@@ -21,27 +21,27 @@ log = logging.getLogger(__name__)
 
 
 class Progress(TQDMProgressBar):
-    """One bar for the whole run, with the loss terms and the rate."""
+    """A single bar for the whole run, with the loss terms and the rate."""
 
     @property
     def total_train_batches(self) -> int:
-        """Steps of the run; our loaders have no end."""
+        """Number of steps of the run, since our loaders are endless."""
         return int(self.trainer.max_steps)
 
     def on_train_epoch_start(self, trainer: L.Trainer, *unused: Any) -> None:
-        """Call it training; there are no epochs."""
+        """Call the bar "training", since there are no epochs."""
         super().on_train_epoch_start(trainer, *unused)
         self.train_progress_bar.set_description("training")
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Short names: `source=0.41, mixed=0.12`; no version number."""
+        """Return metrics with short names, `source=0.41, mixed=0.12`, without a version number."""
         found = super().get_metrics(trainer, pl_module)
         found.pop("v_num", None)
         return {name.removeprefix("loss/"): value for name, value in found.items()}
 
 
 class Throughput(Callback):
-    """Logs the images per second that the step consumed, source and target together."""
+    """Logs the images per second that training consumes, source and target together."""
 
     def __init__(self) -> None:
         self.since, self.images = time.perf_counter(), 0
@@ -49,7 +49,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Count, and log with the other numbers."""
+        """Count the images; log at the steps of the other numbers."""
         self.images += len(batch.source.image)
         if batch.target is not None:
             self.images += len(batch.target.image)
@@ -62,8 +62,8 @@ class Throughput(Callback):
 class FiniteGuard(Callback):
     """Stops a run whose losses or weights are not finite, naming the term and its step.
 
-    A step only keeps its losses, on the device. They are read, together with the weights, when logs
-    are made, before a checkpoint is written, and at the end: no checkpoint holds NaN.
+    A step only keeps its losses, on the device. They are checked, together with the weights, at
+    steps that log, before a checkpoint is written, and at the end: no checkpoint holds NaN.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class FiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Keep the losses of the step; read them when logs are made."""
+        """Keep the losses of the step; check them at steps that log."""
         if isinstance(module, Method):
             self.losses.append((trainer.global_step, module.losses))
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -81,15 +81,15 @@ class FiniteGuard(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Read before a checkpoint takes the place of a good one."""
+        """Check before a checkpoint replaces a good one."""
         self.read(module)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Read what came after the last log."""
+        """Check the steps after the last log."""
         self.read(module)
 
     def read(self, module: L.LightningModule) -> None:
-        """Read all that was kept, in one go.
+        """Check all kept losses in one transfer, then the weights.
 
         Raises:
             PipaError: A loss or a weight is not finite.
@@ -126,13 +126,13 @@ def refuse_non_finite(network: nn.Module) -> None:
 
 
 class PseudoLabels(Callback):
-    """Logs what pseudo-labels hold, and warns once of a class that vanishes or swallows others.
+    """Logs the classes of pseudo-labels; warns once of a class that vanishes or swallows others.
 
-    The first pseudo-labels are what the source-only student predicts: classes are compared with
-    their shares there. Logs `pseudo/weight`, the mean weight, and the share of each class.
+    The first pseudo-labels are those of the source-only student: the shares of the classes are
+    compared with these. It logs `pseudo/weight`, the mean weight, and the share of each class.
 
     Args:
-        names: Of the classes.
+        names: Names of the classes.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class PseudoLabels(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Count on the device; read the counts when logs are made."""
+        """Count on the device; read the counts only at steps that log."""
         last = module.last_step if isinstance(module, Method) else None
         if last is None or last.pseudo is None:
             return
@@ -164,7 +164,7 @@ class PseudoLabels(Callback):
             self.count, self.weight, self.steps = None, 0.0, 0
 
     def _compare(self, shares: list[float]) -> None:
-        """Warn, once, of a class that is as good as gone or has grown threefold."""
+        """Warn, once, of a class that has nearly vanished or grown threefold."""
         if self.first is None:
             self.first = shares
         found = [
@@ -182,16 +182,16 @@ class PseudoLabels(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The first shares travel with checkpoints."""
+        """Save the first shares in checkpoints."""
         return {"first": self.first, "warned": self.warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the first shares."""
         self.first, self.warned = state_dict["first"], state_dict["warned"]
 
 
 class Pictures(Callback):
-    """Writes what a step looked at to TensorBoard: source, target, mixed, pseudo-label, patches.
+    """Writes the images of a step to TensorBoard: source, target, mixed, pseudo-label, pair.
 
     Args:
         colours: RGB of each class.
@@ -235,8 +235,8 @@ class Pictures(Callback):
         return side_by_side(image, coloured)
 
 
-def side_by_side(left: Tensor, right: Tensor, most: int = 4) -> Tensor:
-    """Pairs of pictures in [0, 1] as one: `(b, 3, h, w)` twice to `(3, h', 2 w)`."""
-    right = F.interpolate(right[:most].cpu().float(), left.shape[-2:])
-    rows = torch.cat([left[:most].detach().cpu().float(), right], dim=3)
+def side_by_side(left: Tensor, right: Tensor, maximum: int = 4) -> Tensor:
+    """Join pairs of pictures in [0, 1] into one: `(b, 3, h, w)` twice to `(3, h', 2 w)`."""
+    right = F.interpolate(right[:maximum].cpu().float(), left.shape[-2:])
+    rows = torch.cat([left[:maximum].detach().cpu().float(), right], dim=3)
     return torch.cat(list(rows), dim=1).clamp(0, 1)

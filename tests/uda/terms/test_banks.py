@@ -68,7 +68,7 @@ def test_the_bank_holds_the_same_number_of_every_class_and_the_oldest_leave():
         label = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1, 255, 255])
         if step == 2:
             label[-1] = 2
-        term._remember(torch.full((11, 4), float(step)), label, CLASSES, generator)
+        term._update_bank(torch.full((11, 4), float(step)), label, CLASSES, generator)
     assert term.bank_label.tolist() == [0] * 4 + [1] * 4 + [2] + [255] * 3
     assert term.bank[:9, 0].tolist() == [5, 5, 5, 4] + [5] * 4 + [2]
 
@@ -78,7 +78,7 @@ def test_of_too_many_rows_of_one_step_any_are_kept():
     term = PixelTerm(dim=1, memory=10)
     term.prepare(small())
     rows = torch.arange(200.0)[:, None]
-    term._remember(rows, torch.zeros(200, dtype=torch.long), CLASSES, torch.Generator())
+    term._update_bank(rows, torch.zeros(200, dtype=torch.long), CLASSES, torch.Generator())
     kept = term.bank[:10, 0]
     assert len(kept.unique()) == 10
     assert kept.max() > 100

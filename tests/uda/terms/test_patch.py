@@ -104,11 +104,11 @@ def test_no_place_to_contrast_is_zero_with_a_finite_gradient(spoil):
 def test_the_bank_is_a_ring_of_the_last_three_steps():
     term = PatchTerm(memory=9, queries=2, dim=4)
     for step in range(1, 6):
-        term._remember(torch.full((5, 4), float(step)), torch.full((5,), step))
+        term._update_bank(torch.full((5, 4), float(step)), torch.full((5,), step))
         kept = [s for s in range(step, max(0, step - 3), -1) for _ in range(3)]
         assert term.bank_label.tolist() == kept + [255] * (9 - len(kept))
         assert term.bank[:, 0].tolist() == kept + [0] * (9 - len(kept))
-    term._remember(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))  # fewer than a third
+    term._update_bank(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))  # fewer than a third
     assert term.bank_label.tolist() == [0, 0, 5, 5, 5, 4, 4, 4, 3]
     assert {"bank", "bank_label"} <= set(term.state_dict())
 

@@ -1,4 +1,4 @@
-"""The terms of a method: each a loss with what it owns and what it needs; a file for each."""
+"""The terms of a method, one file each: a loss with its modules and its needs."""
 
 from collections.abc import Callable
 

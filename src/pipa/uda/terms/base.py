@@ -1,8 +1,8 @@
-"""What a term of a method is: a named loss with a weight, and what it needs.
+"""The interface of a term: a named loss with a weight, and its needs.
 
-A `SourceTerm` looks at the student's prediction on the labelled source, a `TargetTerm` runs the
-student on the unlabelled target. A term owns its projection head or frozen encoder: these are
-trained and checkpointed with the run, and are never part of the segmenter that is saved.
+A `SourceTerm` uses the student's prediction on the labelled source, a `TargetTerm` runs the student
+on the unlabelled target. A term owns its projection head or frozen encoder: these are trained and
+checkpointed with the run, but never part of the saved segmenter.
 """
 
 from abc import ABC, abstractmethod
@@ -23,12 +23,12 @@ from pipa.uda.teacher import Pseudo
 
 
 class Given(NamedTuple):
-    """What a target term is given in one step."""
+    """The input of a target term in one step."""
 
     student: Segmenter
     batch: Batch
     pseudo: Pseudo | None = None
-    """What the method's teacher says of the target; None in a method without a teacher."""
+    """The teacher's labels of the target; None in a method without a teacher."""
     generator: Generator | None = None
     """Decides every draw of the term, on the student's device; None: torch's global one."""
 
@@ -37,24 +37,24 @@ class Term(nn.Module, ABC):
     """A named loss with a weight that may start late and warm up linearly.
 
     Args:
-        weight: Its factor in the total loss, at least 0.
+        weight: Factor in the total loss, at least 0.
         start: First step (0-based) at which it counts.
         warm_up: Steps over which the weight grows linearly to `weight`.
 
     Raises:
-        PipaError: One of them is below 0.
+        PipaError: An argument is below 0.
     """
 
     name: str
-    """By which its loss is logged, and its section of an experiment file is called."""
+    """Name of its logged loss and of its section in an experiment file."""
     needs_target = False
-    """Whether it reads target images (`batch.target`)."""
+    """Whether it uses target images (`batch.target`)."""
     needs_pair = False
-    """Whether it reads two overlapping crops of them (`batch.pair`)."""
+    """Whether it uses two overlapping crops of them (`batch.pair`)."""
     needs_teacher = False
-    """Whether it learns from what the method's teacher says."""
+    """Whether it learns from the labels of the method's teacher."""
     needs_pretrained = False
-    """Whether it makes sense only for an encoder that was pretrained and is trained further."""
+    """Whether it makes sense only for a pretrained encoder that is trained further."""
     needs_things = False
     """Whether it must know which classes are things (`LabelSpace.things`)."""
 
@@ -65,13 +65,13 @@ class Term(nn.Module, ABC):
         self.weight, self.start, self.warm_up = weight, start, warm_up
 
     def weight_at(self, step: int) -> float:
-        """Factor at this step: 0 before `start`, `weight` after the warm-up."""
+        """Return the factor at this step: 0 before `start`, `weight` after the warm-up."""
         if step < self.start:
             return 0.0
         return self.weight * min(1.0, (step - self.start + 1) / max(1, self.warm_up))
 
     def prepare(self, student: Segmenter) -> None:  # most terms have nothing to build
-        """Build what depends on the student; called once, before training."""
+        """Build the parts that depend on the student; called once, before training."""
 
 
 AnyTerm = TypeVar("AnyTerm", bound=Term)
@@ -84,7 +84,7 @@ class SourceTerm(Term):
     def forward(
         self, prediction: Prediction, source: Labelled, generator: Generator | None = None
     ) -> Float[Tensor, ""]:
-        """The loss, not yet weighted."""
+        """Return the loss, not yet weighted."""
 
 
 class TargetTerm(Term):
@@ -94,11 +94,11 @@ class TargetTerm(Term):
 
     @abstractmethod
     def forward(self, given: Given) -> Float[Tensor, ""]:
-        """The loss, not yet weighted."""
+        """Return the loss, not yet weighted."""
 
 
 def prepared(terms: Sequence[Term], student: Segmenter) -> nn.ModuleList:
-    """Build the terms of a method; each needs a name of its own, by which its loss is logged."""
+    """Build the terms of a method; each needs a unique name, by which its loss is logged."""
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
         raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
@@ -108,7 +108,7 @@ def prepared(terms: Sequence[Term], student: Segmenter) -> nn.ModuleList:
 
 
 def refuse_teachers(terms: Sequence[Term]) -> None:
-    """Refuse terms that a method without a teacher cannot have.
+    """Refuse terms that need a teacher, for methods without one.
 
     Raises:
         PipaError: A term needs a teacher.
@@ -124,7 +124,7 @@ def refuse_teachers(terms: Sequence[Term]) -> None:
 
 
 def active(terms: Sequence[AnyTerm], step: int) -> list[tuple[AnyTerm, float]]:
-    """The terms that count at this step, each with its weight."""
+    """Return the terms that count at this step, each with its weight."""
     weights = [(term, term.weight_at(step)) for term in terms]
     return [(term, weight) for term, weight in weights if weight]
 
@@ -136,14 +136,14 @@ def source_losses(
     step: int,
     generator_of: Callable[[str], Generator],
 ) -> dict[str, Float[Tensor, ""]]:
-    """`L_ce^S` and the source terms, weighted, by name: all of one student pass.
+    """Return `L_ce^S` and the source terms, weighted, by name, for one student pass.
 
     Args:
-        prediction: The student's, for the source.
-        source: Its labels.
+        prediction: The student's prediction for the source.
+        source: The source images and their labels.
         terms: The source terms.
         step: The number of the step.
-        generator_of: Gives the generator of each term, by its name.
+        generator_of: From the name of a term to its generator.
     """
     losses = {"source": supervised(prediction, source.label)}
     for term, weight in active(terms, step):
@@ -156,7 +156,7 @@ def supervised(
     label: Int[Tensor, "b h w"],
     weight: Float[Tensor, "b h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross entropy of every output with the label of its box: `L_ce^S`, `L_ce^T`."""
+    """Cross entropy of all outputs with the labels of their boxes: `L_ce^S`, `L_ce^T`."""
     total = torch.zeros((), device=label.device)
     for output in prediction.outputs:
         at = None if weight is None else weight[:, *output.box]
@@ -166,7 +166,7 @@ def supervised(
 
 
 def upsampled(output: Output) -> Float[Tensor, "b k _ _"]:
-    """Logits at the size of their box, in float32 even under autocast."""
+    """Return logits at the size of their box, in float32 even under autocast."""
     rows, columns = output.box
     size = (rows.stop - rows.start, columns.stop - columns.start)
     return F.interpolate(at_least_float32(output.logits), size, mode="bilinear")

@@ -11,7 +11,7 @@ from pipa.uda.terms.base import Given, TargetTerm, upsampled
 class EntropyTerm(TargetTerm):
     """MinEnt's `L_ent`: minimise the entropy of the student's predictions on the target.
 
-    Vu et al., ADVENT (CVPR 2019). The mean over all pixels of the target as it is, without jitter.
+    Vu et al., ADVENT (CVPR 2019). It is the mean over all pixels of the target, without jitter.
 
     Args:
         weight: lambda_ent (0.001).
@@ -25,7 +25,7 @@ class EntropyTerm(TargetTerm):
         super().__init__(weight, start, warm_up)
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
-        """Mean entropy of every output, by its share."""
+        """Return the mean entropy of the outputs, weighted by their shares."""
         assert given.batch.target is not None
         outputs = given.student.analyse(given.batch.target.image).outputs
         each = [output.weight * entropy(upsampled(output)).mean() for output in outputs]

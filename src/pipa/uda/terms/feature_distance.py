@@ -1,4 +1,4 @@
-"""DAFormer's feature distance: the encoder stays near to what it was pretrained to be."""
+"""DAFormer's feature distance: the encoder stays close to the pretrained one."""
 
 import copy
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipa.uda.terms.base import SourceTerm
 
 
 class FeatureDistance(SourceTerm):
-    """DAFormer's `L_FD`: features of thing classes stay near those of the pretrained encoder.
+    """DAFormer's `L_FD`: features of thing classes stay close to those of the pretrained encoder.
 
     Hoyer, Dai, Van Gool: DAFormer (CVPR 2022), section 3.3.
 
@@ -42,7 +42,7 @@ class FeatureDistance(SourceTerm):
         self.encoder: Segmenter | None = None
 
     def prepare(self, student: Segmenter) -> None:
-        """Keep the student as it is now, frozen."""
+        """Copy the student, frozen."""
         wanted: Sequence[int] = range(student.num_classes)
         if self.classes is not None:
             wanted = self.classes
@@ -53,7 +53,7 @@ class FeatureDistance(SourceTerm):
         self.encoder = copy.deepcopy(student).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "FeatureDistance":
-        """The frozen encoder stays in evaluation mode."""
+        """Set the mode; the frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.encoder is not None:
             self.encoder.eval()
@@ -62,7 +62,7 @@ class FeatureDistance(SourceTerm):
     def forward(
         self, prediction: Prediction, source: Labelled, generator: Generator | None = None
     ) -> Float[Tensor, ""]:
-        """Distance on the encoder's coarsest map of the context; 0 where no cell counts."""
+        """Return the distance on the encoder's coarsest map of the context; 0 if no cell counts."""
         assert self.encoder is not None, "prepare() keeps the pretrained encoder"
         with torch.no_grad():
             reference = self.encoder.context(source.image).deepest

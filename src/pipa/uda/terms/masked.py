@@ -1,4 +1,4 @@
-"""MIC's masked consistency: the student labels a target image of which it sees a part."""
+"""MIC's masked consistency: the student labels a target image of which parts are hidden."""
 
 from typing import Literal
 
@@ -15,24 +15,24 @@ from pipa.uda.terms.base import Given, TargetTerm, supervised
 
 
 class MaskedConsistency(TargetTerm):
-    """MIC: the student must label a target image, of which it sees a part, as the teacher does.
+    """MIC: the student must label a partly hidden target image as the teacher labels all of it.
 
     Hoyer, Dai, Wang, Van Gool: Masked Image Consistency (CVPR 2023).
 
     Args:
-        weight: Its factor in the total loss (MIC: 1).
+        weight: Factor in the total loss (MIC: 1).
         block: Side of a block in pixels (MIC: 64 for 1024, 32 for 512 crops).
-        ratio: Share of the blocks that is hidden (MIC: 0.7).
-        teacher: Whose labels: "shared", those of the method's teacher; "own", those of a teacher of
-            this term alone, as MIC has it on methods without one
+        ratio: Share of hidden blocks (MIC: 0.7).
+        teacher: Source of the labels: "shared", the method's teacher; "own", a teacher of this
+            term, as in MIC on methods without one
             (MIC@mmseg/models/uda/masking_consistency_module.py).
-        momentum: Of its own teacher's moving average.
-        confidence: Above this a pseudo-label of its own teacher is sure.
+        momentum: Momentum of its own teacher's moving average.
+        confidence: Minimum probability of a sure pseudo-label of its own teacher.
         start: First step at which it counts.
         warm_up: Steps of linear growth of the weight.
 
     Raises:
-        PipaError: `block` is below 1, or `ratio` is no share.
+        PipaError: `block` is below 1, or `ratio` is not in 0 .. 1.
     """
 
     name = "masked"
@@ -59,12 +59,12 @@ class MaskedConsistency(TargetTerm):
         self.own: OwnTeacher | None = None
 
     def prepare(self, student: Segmenter) -> None:
-        """Copy the student where the term has a teacher of its own."""
+        """Copy the student if the term has a teacher of its own."""
         if not self.needs_teacher:
             self.own = OwnTeacher(student, momentum=self.momentum, confidence=self.confidence)
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
-        """Cross entropy of the masked image with the teacher's label of the whole one."""
+        """Return the cross entropy of the masked image with the teacher's labels."""
         target, pseudo = given.batch.target, given.pseudo
         assert target is not None
         if self.own is not None:
@@ -86,12 +86,12 @@ class MaskedConsistency(TargetTerm):
 
 
 class OwnTeacher(nn.Module):
-    """A teacher that counts its own steps: one for each call of `label`.
+    """A teacher that counts its own steps, one for each call of `label`.
 
     Args:
         student: The network to copy.
-        momentum: Of the moving average.
-        confidence: Above this a pseudo-label is sure.
+        momentum: Momentum of the moving average.
+        confidence: Minimum probability of a sure pseudo-label.
     """
 
     def __init__(self, student: Segmenter, *, momentum: float, confidence: float) -> None:
@@ -106,7 +106,7 @@ class OwnTeacher(nn.Module):
         return self.teacher.label(target)
 
     def get_extra_state(self) -> Tensor:
-        """Save the count with checkpoints; as a buffer it would have to be read from the GPU."""
+        """Save the count in checkpoints; a buffer would have to be read from the GPU."""
         return torch.tensor(self.steps)
 
     def set_extra_state(self, state: Tensor) -> None:

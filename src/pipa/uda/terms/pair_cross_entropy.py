@@ -1,4 +1,4 @@
-"""The control for a gain of contrast: plain cross entropy on the pair that the patch term sees."""
+"""The control for a gain by contrast: plain cross entropy on the patch term's pair."""
 
 import torch
 from jaxtyping import Float
@@ -11,11 +11,11 @@ from pipa.uda.terms.base import Given, TargetTerm, supervised
 class PairCrossEntropy(TargetTerm):
     """Plain cross entropy on the pair, with the teacher's pseudo-labels and their weight.
 
-    The same images, colours and student passes as `PatchTerm`, without its contrast: a gain of PiPa
-    (Chen et al., ACM MM 2023) over self-training that this term has as well is not one of contrast.
+    It has the images, colours and student passes of `PatchTerm`, but no contrast: a gain of PiPa
+    (Chen et al., ACM MM 2023) over self-training that this term also has is not due to contrast.
 
     Args:
-        weight: Its factor in the total loss.
+        weight: Factor in the total loss.
         start: First step at which it counts.
         warm_up: Steps of linear growth of the weight.
     """
@@ -28,7 +28,7 @@ class PairCrossEntropy(TargetTerm):
         super().__init__(weight, start, warm_up)
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
-        """Cross entropy of both crops, each with what the teacher says of it."""
+        """Return the cross entropy of both crops with the teacher's labels."""
         pair, pseudo = given.batch.pair, given.pseudo
         assert pair is not None
         assert pseudo is not None

@@ -23,15 +23,15 @@ class PatchTerm(TargetTerm):
     Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609).
 
     Both crops go through the student, each with its own colours and mirroring. Pseudo-classes and
-    confidences are the teacher's, where it has labelled the pair, else the student's own decoder's.
+    confidences are the teacher's if it has labelled the pair, else those of the student's decoder.
 
     Args:
         weight: beta of the paper (0.1).
         temperature: tau (0.1 in the release).
-        threshold: Confidence that the surer crop must have (0.9 in the release).
+        threshold: Minimum confidence of the surer crop (0.9 in the release).
         queries: Places per step and direction (release: 1600 negatives per crop).
         memory: Rows of earlier steps that serve as negatives (release: three steps).
-        balanced: Fill that bank with as many rows of each pseudo-class, as far as a step has them,
+        balanced: Fill that bank with equally many rows of each pseudo-class, if a step has them,
             instead of at random: semantic-aware, after the abstract of PiPa++ (arXiv 2407.17101).
         width: Width of the projection head.
         dim: Length of an embedding (release: 128).
@@ -40,7 +40,7 @@ class PatchTerm(TargetTerm):
         warm_up: Steps of linear growth of the weight.
 
     Raises:
-        PipaError: `width` is no multiple of 8, or `memory` is below 0.
+        PipaError: `width` is not a multiple of 8, or `memory` is below 0.
     """
 
     name = "patch"
@@ -74,13 +74,13 @@ class PatchTerm(TargetTerm):
         self.register_buffer("bank_label", torch.full((memory,), IGNORE_INDEX))
 
     def prepare(self, student: Segmenter) -> None:
-        """Build the projection head h_patch; the bank is empty."""
+        """Build the projection head h_patch; empty the bank."""
         self.head = Projection(student.backbone.channels, self.width, self.dim)
         self.bank.zero_()
         self.bank_label.fill_(IGNORE_INDEX)
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
-        """The loss of one batch; 0 with a gradient path where no place is confident."""
+        """Return the loss of one batch; 0 with a gradient path if no place is confident."""
         pair, generator = given.batch.pair, given.generator
         assert pair is not None, "the data yield pairs to a method that needs them"
         image = torch.cat([pair.first.image, pair.second.image])
@@ -95,8 +95,8 @@ class PatchTerm(TargetTerm):
         label = at_centres(label, grid).masked_fill(~valid, IGNORE_INDEX)
         confidence = at_centres(confidence, grid).masked_fill(~valid, 0.0)
 
-        # Channels-last rows of both crops; the second moved to the first one's grid, so that the
-        # same index is the same place. Where they do not overlap, no confidence: no positive.
+        # Rows are places of both crops, the second moved to the first one's grid, so that the same
+        # index is the same place. Places outside of the overlap have no confidence: no positive.
         first, second = embedding.chunk(2)
         planes = torch.stack([label.float(), confidence], dim=1).chunk(2)
         shift = (pair.shift * (grid[0] / image.shape[-2])).round().long()
@@ -129,11 +129,11 @@ class PatchTerm(TargetTerm):
         if self.balanced:
             evenly = pick_evenly(label.flatten(), 2 * self.queries, generator)
             negative, negative_label = places[evenly], label.flatten()[evenly]
-        self._remember(negative, negative_label)
+        self._update_bank(negative, negative_label)
         return loss
 
-    def _remember(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
-        """Push the first of these rows, a third of the bank; the oldest rows leave."""
+    def _update_bank(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
+        """Push the first of these rows, up to a third of the bank; the oldest rows leave."""
         count = min(len(self.bank) // 3, len(rows))
         if count:
             self.bank = torch.cat([rows[:count], self.bank[:-count]])
@@ -143,9 +143,9 @@ class PatchTerm(TargetTerm):
 def look_at_pair(
     student: Segmenter, image: Float[Tensor, "b 3 h w"], pseudo: Pseudo | None
 ) -> tuple[list[Tensor], Int[Tensor, "b _ _"], Float[Tensor, "b _ _"]]:
-    """The student's features of both crops, and class and confidence of their pixels.
+    """Return the student's features of both crops, and class and confidence of their pixels.
 
-    These are the teacher's where it has labelled the pair, else the student's own decoder's.
+    The classes are the teacher's if it has labelled the pair, else those of the student's decoder.
     """
     if pseudo is not None and pseudo.pair is not None:
         label = torch.cat([crop.label for crop in pseudo.pair])
@@ -158,7 +158,7 @@ def look_at_pair(
 
 
 def pick(wanted: Bool[Tensor, " n"], count: int, generator: Generator | None) -> Int[Tensor, " m"]:
-    """Indices of at most `count` rows, drawn at random: wanted ones first."""
+    """Draw indices of at most `count` rows at random, wanted ones first."""
     key = torch.rand(len(wanted), generator=generator, device=wanted.device) - wanted.float()
     return key.topk(min(count, len(wanted)), largest=False).indices
 
@@ -166,9 +166,9 @@ def pick(wanted: Bool[Tensor, " n"], count: int, generator: Generator | None) ->
 def pick_evenly(
     label: Int[Tensor, " n"], count: int, generator: Generator | None
 ) -> Int[Tensor, " m"]:
-    """Indices of at most `count` rows, drawn at random within a class: one of each class in turn.
+    """Draw indices of at most `count` rows, one of each class in turn, at random within a class.
 
-    Any first few of them are as even over the classes as can be; rows of 255 come last.
+    Every prefix of them is as even over the classes as possible; rows of 255 come last.
     """
     order = torch.rand(len(label), generator=generator, device=label.device).argsort()
     order = order[label[order].argsort(stable=True)]

@@ -26,22 +26,23 @@ class PixelTerm(SourceTerm):
     Args:
         weight: alpha of the paper (0.1).
         temperature: tau (0.1 in the release).
-        anchors: Anchors of one step at most (release: 1024).
-        per_class: Anchors of one class of one image at most (release: 100).
-        sampling: "hard": half of the anchors where the student's decoder is wrong;
-            "random": anywhere in the class.
+        anchors: Maximum number of anchors in a step (release: 1024).
+        per_class: Maximum number of anchors of a class in an image (release: 100).
+        sampling: "hard": half of the anchors are pixels that the student's decoder gets wrong;
+            "random": anchors are any pixels of the class.
         similarity: Share of the least similar positives and of the most similar negatives that
             count for an anchor; 0.1 is the paper's rule, None takes all.
-        memory: Rows of each class kept from earlier steps as further positives and negatives, the
-            oldest leave: a semantic-aware memory bank, after the abstract of PiPa++ (arXiv
-            2407.17101); how it is filled is our choice. 0: none, as PiPa.
+        memory: Rows of each class kept from earlier steps as further positives and negatives; the
+            oldest leave. A semantic-aware memory bank, after the abstract of PiPa++ (arXiv
+            2407.17101); the rule that fills it is our choice. 0: none, as in PiPa.
         width: Width of the projection head (release: 1024).
         dim: Length of an embedding (release: 256).
         start: First step at which it counts.
         warm_up: Steps of linear growth of the weight.
 
     Raises:
-        PipaError: `width` is no multiple of 8, `memory` is below 0, or `similarity` is no share.
+        PipaError: `width` is not a multiple of 8, `memory` is below 0, or `similarity` is not in
+            (0, 1].
     """
 
     name = "pixel"
@@ -72,7 +73,7 @@ class PixelTerm(SourceTerm):
         self.sampling, self.similarity, self.memory = sampling, similarity, memory
         self.width, self.dim = width, dim
         self.head: Projection | None = None
-        self.register_buffer("bank", None)  # made where the number of classes is known
+        self.register_buffer("bank", None)  # made when the number of classes is known
         self.register_buffer("bank_label", None)
 
     def prepare(self, student: Segmenter) -> None:
@@ -83,7 +84,7 @@ class PixelTerm(SourceTerm):
     def forward(
         self, prediction: Prediction, source: Labelled, generator: Generator | None = None
     ) -> Float[Tensor, ""]:
-        """The loss of one batch; 0 with a gradient path where nothing can be contrasted."""
+        """Return the loss of one batch; 0 with a gradient path if nothing can be contrasted."""
         view = prediction.detail
         head = self.head = self.head or projection_for(view.features, self.width, self.dim)
         embedding = head(view.features)
@@ -115,7 +116,7 @@ class PixelTerm(SourceTerm):
             similarity=self.similarity,
         )
         label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)
-        self._remember(rows.detach(), label, num_classes, generator)
+        self._update_bank(rows.detach(), label, num_classes, generator)
         return loss
 
     def _make_bank(self, num_classes: int, device: torch.device) -> None:
@@ -124,14 +125,14 @@ class PixelTerm(SourceTerm):
             self.bank = torch.zeros(rows, self.dim, device=device)
             self.bank_label = torch.full((rows,), IGNORE_INDEX, device=device)
 
-    def _remember(
+    def _update_bank(
         self,
         rows: Float[Tensor, "n d"],
         label: Int[Tensor, " n"],
         num_classes: int,
         generator: Generator | None,
     ) -> None:
-        """Keep the newest rows of each class; of one step's, where they are too many, any."""
+        """Keep the newest rows of each class; if one step has too many, keep any of them."""
         if self.bank is None or self.bank_label is None:
             return
         order = torch.rand(len(rows), generator=generator, device=rows.device).argsort()

@@ -1,4 +1,4 @@
-"""The projection heads h_pixel and h_patch, and how labels and places meet their grid."""
+"""The projection heads h_pixel and h_patch, and labels on their grid."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from pipa.errors import PipaError, at_least
 
 
 class Projection(nn.Module):
-    """From the maps of a backbone to unit vectors at stride 4: 1x1 - norm - ReLU - 1x1.
+    """A head from the maps of a backbone to unit vectors at stride 4: 1x1 - norm - ReLU - 1x1.
 
-    The first 1x1 convolution of the maps upsampled and concatenated, as the release has it
-    (PiPa@encoder_decoder.py), is the sum of one convolution per map, taken before upsampling:
-    the same function for a fraction of the memory.
+    The release has one 1x1 convolution of the upsampled and concatenated maps
+    (PiPa@encoder_decoder.py). Here it is the sum of one convolution per map, taken before
+    upsampling: the same function for a fraction of the memory.
 
     Args:
         channels: Channels of each map.
@@ -30,7 +30,7 @@ class Projection(nn.Module):
         self.leave = nn.Conv2d(width, dim, 1)
 
     def forward(self, features: list[Tensor]) -> Float[Tensor, "b d h w"]:
-        """Embed the maps of one view; `h, w` are those of the first."""
+        """Embed the maps of one view; `h, w` are the size of the first."""
         size = features[0].shape[-2:]
         mixed = self.enter[0](features[0])
         for enter, feature in zip(self.enter[1:], features[1:], strict=True):
@@ -42,7 +42,7 @@ def check_width(width: int, dim: int, term: str) -> None:
     """Refuse a width that the norm of a projection head cannot divide into its 8 groups.
 
     Raises:
-        PipaError: It is no multiple of 8, or below 8; or the head would have no output.
+        PipaError: The width is not a multiple of 8, or below 8, or `dim` is below 1.
     """
     if width < 8 or width % 8:
         raise PipaError(f"is {width}, not a multiple of 8", f"--{term}.width")
@@ -50,13 +50,13 @@ def check_width(width: int, dim: int, term: str) -> None:
 
 
 def projection_for(features: list[Tensor], width: int, dim: int) -> Projection:
-    """A head for these maps, where a term is used without `prepare`."""
+    """Build a head for these maps, if a term is used without `prepare`."""
     head = Projection([feature.shape[1] for feature in features], width, dim)
     return head.to(features[0].device)
 
 
 def at_centres(plane: Shaped[Tensor, "b H W"], grid: tuple[int, int]) -> Shaped[Tensor, "b h w"]:
-    """The pixel at the centre of each cell of a grid over the whole plane (nearest neighbour)."""
+    """Return the pixel at the centre of each cell of a grid over the plane (nearest neighbour)."""
     rows, columns = (
         (torch.arange(count, device=plane.device) * 2 + 1) * size // (2 * count)
         for count, size in zip(grid, plane.shape[-2:], strict=True)
