@@ -1,4 +1,4 @@
-"""Mean IoU of a finished model on labelled images."""
+"""Evaluation of a finished model on labelled images."""
 
 import torch
 from rich.progress import track
@@ -21,14 +21,14 @@ def evaluate(
     """Score a model on every image of `data`, by sliding windows.
 
     Args:
-        model: The network; it is left in the mode it came in.
+        model: The network; its mode is restored.
         data: [FORMAT[/SPLIT]:]PATH of labelled images.
         classes: The model's classes, as for `UDAData`; None: those of the data.
-        resize: Scale images and labels to fit into this first; None: as they are.
+        resize: First scale images and labels to fit into this size; None: no scaling.
         quiet: Show no progress bar.
 
     Raises:
-        PipaError: The data's classes are not the model's, or a file is bad.
+        PipaError: The data's classes differ from the model's, or a file is bad.
     """
     images, labels = labelled_images(data, classes, resize=resize)
     if labels.num_classes != model.num_classes:

@@ -1,14 +1,14 @@
-"""Which of several networks suits unlabelled images best, and how sure that is.
+"""Choice among networks by unlabelled images, and the certainty of the choice.
 
-Nobody can measure mIoU without labels. In its place stands `score`: the agreement of a network with
-itself when an image is perturbed, A, times the closeness of the class shares of its predictions to
-those of the source's labels, A * (1 - sqrt(JS / ln 2)). It assumes that the target shows the
-classes about as often as the source does. It is a veto rather than a ranking: it notices that
-adaptation has destroyed something more reliably than it tells two good networks apart.
+mIoU cannot be measured without labels. `score` replaces it: the agreement of a network with itself
+when an image is perturbed, A, times the closeness of the class shares of its predictions to those
+of the source's labels, A * (1 - sqrt(JS / ln 2)). It assumes that the classes are about as frequent
+in the target as in the source. It is a veto rather than a ranking: it detects a network that
+adaptation has ruined more reliably than it distinguishes two good networks.
 
-Three criteria of the literature stand beside it and decide nothing, since each of them prefers some
-networks that adaptation has ruined: soft neighbourhood density (Saito et al., ICCV 2021), mutual
-information (InfoMax: Krause et al., NIPS 2010) and the mean confidence.
+Three criteria of the literature are reported but decide nothing, since each of them prefers some
+ruined networks: soft neighbourhood density (Saito et al., ICCV 2021), mutual information (InfoMax:
+Krause et al., NIPS 2010) and the mean confidence.
 """
 
 import json
@@ -43,11 +43,11 @@ from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating
 
 Image = UInt8[np.ndarray, "_ _ 3"] | Path | str
-"""An RGB image, or the file of one; they may differ in size."""
+"""An RGB image, or its file; images may differ in size."""
 Shares = Sequence[float] | Sequence[int] | np.ndarray
 Outcome = Literal["better", "not distinguishable", "worse"]
 DRAWS = 2000
-"""Resamples of the bootstrap."""
+"""Number of resamples of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Figures:
     score: float
     """agreement * (1 - sqrt(js / ln 2)), in [0, 1]."""
     agreement: float
-    """A: mIoU of its predictions for perturbed images with those for the images, in [0, 1]."""
+    """A: mIoU of predictions for perturbed images with those for the originals, in [0, 1]."""
     js: float
-    """Jensen-Shannon divergence of its class shares and the source's, in [0, ln 2]."""
+    """Jensen-Shannon divergence of the predicted class shares and the source's, in [0, ln 2]."""
     snd: float
     """Soft neighbourhood density, in nats."""
     information: float
@@ -70,20 +70,20 @@ class Figures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one network is better than another; `str(verdict)` says it in words."""
+    """The comparison of two networks; `str(verdict)` is a sentence."""
 
     model: str
     against: str
     difference: float
     """Score of `model` minus score of `against`."""
     interval: tuple[float, float]
-    """95 % of the differences when images are resampled (percentile bootstrap)."""
+    """95 % interval of the difference when images are resampled (percentile bootstrap)."""
     images: int
-    """How many images were looked at."""
+    """Number of images."""
 
     @property
     def outcome(self) -> Outcome:
-        """Better or worse where the interval is on one side of 0."""
+        """Return better or worse if the interval is on one side of 0, else not distinguishable."""
         if self.images > 1 and self.interval[0] > 0:
             return "better"
         if self.images > 1 and self.interval[1] < 0:
@@ -91,7 +91,7 @@ class Verdict:
         return "not distinguishable"
 
     def __str__(self) -> str:
-        """One sentence with the numbers."""
+        """Return the verdict as a sentence with its numbers."""
         low, high = self.interval
         found = (
             f"{self.model} and {self.against} are not distinguishable"
@@ -106,10 +106,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What `judge` found.
+    """The result of `judge`.
 
     Args:
-        observed: Of each network, by name.
+        observed: The observations of each network, by name.
         source_shares: Share of each class in the source's labels; they sum to 1.
     """
 
@@ -117,7 +117,7 @@ class Judgement:
     source_shares: Float[np.ndarray, " k"]
 
     def figures(self, model: str) -> Figures:
-        """All criteria of one network."""
+        """Return all criteria of one network."""
         found = self._of(model)
         once = np.ones((1, len(found.count)))
         return Figures(
@@ -130,19 +130,19 @@ class Judgement:
         )
 
     def ranking(self) -> list[str]:
-        """Names of the networks, the highest score first."""
+        """Return the names of the networks, the highest score first."""
         return sorted(self.observed, key=lambda name: -self.figures(name).score)
 
     def verdict(self, model: str, against: str, *, seed: int = 0) -> Verdict:
         """Compare two networks on the same resamples of the images.
 
         Args:
-            model: Name of the one.
-            against: Name of the other: the source-only network, to judge adaptation.
+            model: Name of the first network.
+            against: Name of the second: the source-only network, to judge adaptation.
             seed: Decides the resamples.
 
         Raises:
-            PipaError: A name is not known.
+            PipaError: A name is unknown.
         """
         n = len(self._of(model).count)
         weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), DRAWS).astype(float)
@@ -152,7 +152,7 @@ class Judgement:
         return Verdict(model, against, difference, (float(low), float(high)), n)
 
     def table(self) -> Table:
-        """All criteria for the terminal, the highest score first."""
+        """Make a table of all criteria for the terminal, the highest score first."""
         table = Table(title="Without labels: more is better, except for JS", title_justify="left")
         table.add_column("model")
         for title in ("score", "agreement", "JS", "SND", "information", "confidence"):
@@ -164,7 +164,7 @@ class Judgement:
         return table
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file."""
+        """Return plain values for JSON."""
         return {
             "images": len(next(iter(self.observed.values())).count),
             "source_shares": self.source_shares.tolist(),
@@ -206,9 +206,9 @@ def judge(
     """Judge networks by unlabelled images of the target.
 
     Args:
-        models: Networks of the same classes by name; they are left in the mode they came in.
-        images: Images of the target at the size that the networks are used at; of files, one at a
-            time is in memory. 20 or more are needed to tell networks apart.
+        models: Networks of the same classes by name; their modes are restored.
+        images: Images of the target at the size of use; files are in memory one at a time. 20 or
+            more are needed to distinguish networks.
         source_shares: Share of each class in the source's labels, or counts of its pixels.
         seed: Decides the perturbations; they are the same for all networks.
         quiet: Show no progress bar.
@@ -241,7 +241,7 @@ def _pixels(image: Image) -> Float[Tensor, "1 3 h w"]:
 def _checked(
     models: Mapping[str, Segmenter], images: Sequence[Image], source_shares: Shares
 ) -> Float[np.ndarray, " k"]:
-    """The source's shares, which sum to 1."""
+    """Check the arguments of `judge`; return the source's shares, which sum to 1."""
     if not models or not images:
         raise PipaError("nothing to judge", remedy="Give at least one network and one image.")
     shares = np.asarray(source_shares, dtype=np.float64)

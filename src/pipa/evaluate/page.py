@@ -1,4 +1,4 @@
-"""The report's look: its style sheet and the frame of its page. What it says is in `report`."""
+"""The style sheet and the frame of the report's page. `report` has its contents."""
 
 from collections.abc import Sequence
 from html import escape
@@ -76,14 +76,14 @@ dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 
 
 def page(title: str, body: str, *, columns: int, light: Sequence[str], dark: Sequence[str]) -> str:
-    """A whole HTML document that needs no other file.
+    """Return a whole HTML document that needs no other file.
 
     Args:
         title: Plain text, for the window and the bookmark.
         body: HTML of the page.
-        columns: Pictures side by side in a row of the gallery on a wide screen.
-        light: The methods' colours on a light ground; CSS knows them as `--tone0`, `--tone1`, ...
-        dark: The same on a dark ground.
+        columns: Pictures per row of the gallery on a wide screen.
+        light: The methods' colours on a light page; in CSS they are `--tone0`, `--tone1`, ...
+        dark: The methods' colours on a dark page.
     """
     style = _STYLE.substitute(columns=columns, light=_tones(light), dark=_tones(dark))
     return (

@@ -1,6 +1,6 @@
-"""Small changes of an image after which a good network should answer the same.
+"""Small changes of an image that should not change the predictions of a good network.
 
-Each gives back the changed image, and how logits on it are brought onto the image as it was.
+Each returns the changed image, and a function that maps its logits back to the original.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,24 @@ SCALES = 0.75, 1.25
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A changed image, and what is to be compared with the answer for the image as it was."""
+    """A changed image, and the way to compare its logits with those of the original."""
 
     image: Float[Tensor, "1 3 _ _"]
     box: Box
     """Rows and columns of the original that `restore` covers."""
     restore: Callable[[Tensor], Tensor]
-    """From logits of the changed image (1, k, _, _) to those of `box`."""
+    """From logits of the changed image (1, k, _, _) to logits of `box`."""
 
 
 def perturb(
     image: Float[Tensor, "1 3 h w"], other: Float[Tensor, "1 3 _ _"], generator: Generator
 ) -> dict[str, Perturbed]:
-    """All changes by name.
+    """Make all changes, by name.
 
     Args:
         image: RGB in [0, 1].
-        other: Another image, of which a half is set beside a half of this one.
-        generator: Decides colours, the crop and the half; of the CPU.
+        other: Another image, one half of which goes beside a half of this one.
+        generator: Decides colours, the crop and the half; on the CPU.
     """
     u = torch.rand(9, generator=generator, dtype=torch.float64)
     down, up = SCALES
@@ -53,19 +53,19 @@ def perturb(
 
 
 def mirror(image: Float[Tensor, "1 3 h w"]) -> Perturbed:
-    """Left and right are swapped."""
+    """Swap left and right."""
     return Perturbed(image.flip(3), whole(image), lambda logits: logits.flip(3))
 
 
 def colour(image: Float[Tensor, "1 3 h w"], u: Float[Tensor, "6"]) -> Perturbed:
-    """Each channel is multiplied by 0.8 .. 1.2 and shifted by up to 0.1; `u` is in [0, 1)."""
+    """Multiply each channel by 0.8 .. 1.2 and shift it by up to 0.1; `u` is in [0, 1)."""
     u = u.to(image).view(2, 1, 3, 1, 1)
     changed = (image * (0.8 + 0.4 * u[0]) + 0.2 * u[1] - 0.1).clamp(0, 1)
     return Perturbed(changed, whole(image), lambda logits: logits)
 
 
 def scale(image: Float[Tensor, "1 3 h w"], factor: float) -> Perturbed:
-    """The image is resized by a factor, the logits back."""
+    """Resize the image by a factor."""
     h, w = image.shape[-2:]
     size = max(1, round(h * factor)), max(1, round(w * factor))
     changed = F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1)
@@ -75,12 +75,12 @@ def scale(image: Float[Tensor, "1 3 h w"], factor: float) -> Perturbed:
 
 
 def crop(image: Float[Tensor, "1 3 h w"], row: float, column: float) -> Perturbed:
-    """A part of the image alone: its border has lost its context.
+    """Crop the image, so that the crop's border loses its context.
 
     Args:
-        image: The whole.
-        row: Where the crop lies, from the top (0) to the bottom (1).
-        column: Where it lies from the left (0) to the right (1).
+        image: The whole image.
+        row: Place of the crop, from the top (0) to the bottom (1).
+        column: Place of the crop, from the left (0) to the right (1).
     """
     h, w = image.shape[-2:]
     high, wide = max(1, round(CROP * h)), max(1, round(CROP * w))
@@ -92,7 +92,7 @@ def crop(image: Float[Tensor, "1 3 h w"], row: float, column: float) -> Perturbe
 def halves(
     image: Float[Tensor, "1 3 h w"], other: Float[Tensor, "1 3 _ _"], left: bool
 ) -> Perturbed:
-    """One half of the image, beside the other half of another image, which is resized to fit."""
+    """Put one half of the image beside the other half of another image, resized to fit."""
     h, w = image.shape[-2:]
     other = F.interpolate(other, (h, w), mode="bilinear", antialias=True).clamp(0, 1)
     middle = max(1, w // 2)

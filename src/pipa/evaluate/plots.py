@@ -1,7 +1,7 @@
 """Figures of training and of scores, as bytes of an SVG or PNG file.
 
-Object-oriented matplotlib without a window or global state. The colours are Okabe and Ito's, which
-colour-blind people tell apart; a method has the same colour in every figure.
+They use matplotlib's objects, without a window or global state. The colours are Okabe and Ito's,
+which colour-blind people can distinguish; a method has the same colour in every figure.
 """
 
 import io
@@ -30,14 +30,14 @@ PALETTE: dict[str, tuple[str, ...]] = {
     "light": ("#767b84", "#cf7c00", "#0072b2", "#009e73", "#cc5f97", "#d55e00", "#3f97cb"),
     "dark": ("#a3a9b3", "#f0b03c", "#4aa8e8", "#2fc79a", "#e08fbb", "#f0813f", "#8fd0f5"),
 }
-"""Colours of the first method (the baseline: grey), the second, ... on a light or dark page."""
+"""Colours of the first method (the baseline: grey), the second, ..., for light and dark pages."""
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _INK = {"light": ("#20242b", "#d9dce1"), "dark": ("#e6e8ec", "#3a3f48")}
 _STYLE: Any = {
     "font.size": 11,
-    "svg.hashsalt": "pipa",  # without it the same figure has other bytes each time
-    "text.parse_math": False,  # a name with two dollars is no formula
-    "svg.fonttype": "path",  # the reader's fonts have other widths than those laid out here
+    "svg.hashsalt": "pipa",  # without it the bytes of a figure differ each time
+    "text.parse_math": False,  # a name with two dollars is not a formula
+    "svg.fonttype": "path",  # the reader's fonts may have other widths
 }
 
 
@@ -51,15 +51,15 @@ def curves(
     theme: Theme = "light",
     form: Format = "svg",
 ) -> bytes:
-    """Values against training step: one panel per quantity, one line per method.
+    """Plot values against training steps: one panel per quantity, one line per method.
 
     Args:
-        panels: Title of a panel (say, a loss term) -> method -> its series.
+        panels: Title of a panel (such as a loss term) -> method -> its series.
         methods: All methods in their order, which decides colours; default: as they appear.
         smooth: Draw a running mean over the raw values, for noisy losses.
-        floor: Where the vertical axis starts; default: below the lowest value.
-        height: Of the figure, in inches; its width is 6.4.
-        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        floor: Start of the vertical axis; default: below the lowest value.
+        height: Height of the figure, in inches; its width is 6.4.
+        theme: Whether the page is light or dark; the figure's background is transparent.
         form: File format of the bytes.
     """
     if methods is None:
@@ -88,12 +88,12 @@ def class_bars(
     theme: Theme = "light",
     form: Format = "svg",
 ) -> bytes:
-    """Horizontal bars of each class's IoU in percent, those of the methods one below the other.
+    """Plot each class's IoU in percent as horizontal bars, one below the other for the methods.
 
     Args:
-        values: Method -> class -> percent, or None where the class does not occur. Classes that
-            no method has a value for are left out.
-        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        values: Method -> class -> percent, or None if the class does not occur. Classes without any
+            value are left out.
+        theme: Whether the page is light or dark; the figure's background is transparent.
         form: File format of the bytes.
     """
     named = dict.fromkeys(name for scores in values.values() for name in scores)
@@ -126,16 +126,16 @@ def strips(
     theme: Theme = "light",
     form: Format = "svg",
 ) -> bytes:
-    """One dot per seed and a bar at their mean: each row's mIoU, and its differences.
+    """Plot each row's mIoU, and its differences: a dot per seed and a bar at their mean.
 
     A difference has a line as well: Student's 95 % interval. It ends at the panel's edge if it
     reaches further than three times the dots, as it does with two seeds.
 
     Args:
-        values: Row -> percent, one of each seed.
-        changes: Reference -> row -> points of difference to it, one of each seed both have; a panel
+        values: Row -> percent, one value per seed.
+        changes: Reference -> row -> points of difference to it, one value per seed of both; a panel
             for each reference.
-        theme: Whether the page is light or dark; the figure's own ground is transparent.
+        theme: Whether the page is light or dark; the figure's background is transparent.
         form: File format of the bytes.
     """
     panels = {"mIoU, percent": values} | {f"minus {name}": rows for name, rows in changes.items()}
@@ -165,14 +165,14 @@ def strips(
             axes.tick_params(axis="y", length=0)
             axes.xaxis.set_major_locator(MaxNLocator(5))
         for axes in grid[1:]:
-            axes.set_xlim(-reach, reach)  # all differences on one scale
+            axes.set_xlim(-reach, reach)  # one scale for all differences
             axes.set_xlabel("line: 95 % interval")
         grid[0].set_xlabel("dot: a seed; bar: their mean")
         return _bytes(figure, form)
 
 
 def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] = "png") -> bytes:
-    """An RGB image as bytes of a file: PNG for classes in colour, JPEG for photographs."""
+    """Encode an RGB image as a file: PNG for classes in colour, JPEG for photographs."""
     buffer = io.BytesIO()
     extra = {"quality": 88} if form == "jpeg" else {"optimize": True}
     imsave(buffer, image, format=form, pil_kwargs=extra)
@@ -180,7 +180,7 @@ def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] =
 
 
 def running_mean(values: Sequence[int | float], window: int) -> list[float]:
-    """Mean of each value and those before it, at most `window` together; NaN are left out."""
+    """Average each value with those before it, at most `window` together; NaNs are left out."""
     array = np.asarray(values, float)
     seen = np.isfinite(array)
     total = np.concatenate([[0.0], np.cumsum(np.where(seen, array, 0.0))])

@@ -1,7 +1,7 @@
-"""One HTML file that shows what runs did: scores, curves, classes, pictures.
+"""A report on runs as one HTML file: scores, curves, classes, pictures.
 
 Everything is inside the file (pictures as data URIs, no script), so it can be mailed and opened
-anywhere; it follows the reader's light or dark setting and fits a phone. The look is in `page`.
+anywhere; it follows the reader's light or dark setting and fits a phone. Its style is in `page`.
 """
 
 import base64
@@ -25,23 +25,23 @@ from pipa.files.writing import write_text
 _LOSS = "loss/"
 _MIOU = "miou"
 _WIDEST = 640
-"""Pictures of the gallery are reduced to at most this many columns."""
+"""Maximum number of columns of a picture in the gallery; wider ones are reduced."""
 
 
 @dataclass
 class RunRecord:
-    """What the report needs to know of one run."""
+    """The report's data on one run."""
 
     label: str
-    """The method as people write it, such as "PiPa"."""
+    """Display name of the method, such as "PiPa"."""
     result: Result
     curves: Mapping[str, Series] = field(default_factory=dict)
-    """Series by name: "loss/TERM" in their own unit, "miou" in percent; others are not shown."""
+    """Series by name: "loss/TERM" in its own unit, "miou" in percent; others are not shown."""
 
 
 @dataclass
 class GalleryRow:
-    """One image of the gallery, its truth if known, and what some runs made of it."""
+    """One image of the gallery, its ground truth if known, and the predictions of runs."""
 
     image: UInt8[np.ndarray, "h w 3"]
     truth: Integer[np.ndarray, "h w"] | None
@@ -63,9 +63,9 @@ def write_report(
     Args:
         path: The HTML file; its folder is made.
         title: Heading of the page.
-        runs: The runs by key, the baseline first; gains are against it.
-        gallery: Images to show with truth and predictions.
-        facts: What a reader asks next: data, seed, time, machine, command.
+        runs: The runs by key, the baseline first; gains are relative to it.
+        gallery: Images to show with ground truth and predictions.
+        facts: Facts about the runs: data, seed, time, machine, command.
         labels: Names and colours of the classes.
 
     Raises:
@@ -86,16 +86,16 @@ def write_report(
 
 def _summary(title: str, runs: Sequence[RunRecord]) -> str:
     cards = []
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         change = gain([runs[0].result.miou, run.result.miou])
         against = f"<b>{_signed(change)}</b> against {escape(runs[0].label)}"
         accuracy = run.result.accuracy
         share = "" if math.isnan(accuracy) else f"{accuracy:.1f} % of the pixels right"
         cards.append(
-            f'<div class="card" style="--tone: var(--tone{place % len(PALETTE["light"])})">'
+            f'<div class="card" style="--tone: var(--tone{index % len(PALETTE["light"])})">'
             f"<h3>{escape(run.label)}</h3>"
             f'<div class="big">{figure(run.result.miou)} <small>mIoU</small></div>'
-            f"<div>{against if place else 'the baseline'}</div>"
+            f"<div>{against if index else 'the baseline'}</div>"
             f'<div class="note">{share}</div></div>'
         )
     return f'<h1>{escape(title)}</h1>\n{_lead(runs)}\n<div class="cards">{"".join(cards)}</div>'
@@ -241,7 +241,7 @@ def _step(width: int) -> int:
 
 
 def _reduced(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Mean over squares of pixels, so that a photograph of any size stays small in the page."""
+    """Average over squares of pixels, so that large photographs stay small in the page."""
     step = _step(image.shape[1])
     height, width = image.shape[0] // step, image.shape[1] // step
     cut = image[: height * step, : width * step].reshape(height, step, width, step, 3)

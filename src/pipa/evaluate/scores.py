@@ -1,7 +1,7 @@
-"""How good predictions are: one confusion matrix, and every figure that follows from it.
+"""Scores of predictions: a confusion matrix, and all figures that follow from it.
 
-The mean leaves out classes that occur neither in a label nor in a prediction, as the authors'
-evaluation does (mmseg/core/evaluation/metrics.py). Pictures of scores are in `plots`.
+The mean leaves out classes that occur neither in a label nor in a prediction, like the authors'
+evaluation (mmseg/core/evaluation/metrics.py). `plots` has figures of scores.
 """
 
 import json
@@ -26,21 +26,21 @@ from pipa.files.writing import write_text
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one network on one data set, in percent; NaN where there was nothing to score."""
+    """Scores of one network on one data set, in percent; NaN if there was nothing to score."""
 
     miou: float
     """Mean of `iou` over the classes that occur in the labels or the predictions."""
     iou: dict[str, float | None]
-    """Intersection over union of each class, None where it occurs in neither."""
+    """Intersection over union of each class; None if it occurs in neither."""
     accuracy: float = math.nan
-    """Share of the labelled pixels that are right."""
+    """Share of the labelled pixels with the right class."""
     mean_accuracy: float = math.nan
-    """Mean over the classes that occur in the labels of the share of their pixels found."""
+    """Mean of `class_accuracy` over the classes that occur in the labels."""
     class_accuracy: dict[str, float | None] = field(default_factory=dict)
-    """Share of each class's pixels found, None where it does not occur in the labels."""
+    """Share of each class's pixels with the right class; None if the labels do not have it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file, which knows no NaN: None stands for it."""
+        """Return plain values for JSON, with None for NaN."""
         return {
             "miou": _or_none(self.miou),
             "iou": dict(self.iou),
@@ -60,7 +60,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Result":
-        """Read what `as_dict` gave; `miou` and `iou` suffice, other keys are left aside."""
+        """Read the result of `as_dict`; `miou` and `iou` suffice, unknown keys are ignored."""
         number = {
             name: math.nan if stored.get(name) is None else float(stored[name])
             for name in ("miou", "accuracy", "mean_accuracy")
@@ -70,7 +70,7 @@ class Result:
 
 
 class Scores(nn.Module):
-    """Counts of (label, predicted class) over a data set; its state adds up over processes.
+    """Counts of (label, predicted class) over a data set; they are summed over processes.
 
     Args:
         labels: The classes; ids are positions in `labels.names`.
@@ -79,7 +79,7 @@ class Scores(nn.Module):
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
         self.names = labels.names
-        # One column more than classes: a prediction that is none of them (255) is a miss.
+        # One more column than classes: a prediction of no class (255) is a miss.
         self.confusion = MulticlassConfusionMatrix(
             len(labels.names) + 1, ignore_index=IGNORE_INDEX, validate_args=False
         )
@@ -89,10 +89,10 @@ class Scores(nn.Module):
         prediction: Int[Tensor, "b h w"] | UInt8[Tensor, "b h w"],
         label: Int[Tensor, "b h w"] | UInt8[Tensor, "b h w"],
     ) -> None:
-        """Count the pixels of some images; those labelled 255 are left out.
+        """Count the pixels of images; those labelled 255 are left out.
 
         Args:
-            prediction: Class ids; anything from the number of classes on is wrong everywhere.
+            prediction: Class ids; ids that are not a class are always wrong.
             label: Class ids, or 255.
         """
         if self.confusion.device != label.device:
@@ -100,25 +100,25 @@ class Scores(nn.Module):
         self.confusion.update(prediction.long().clamp(max=len(self.names)), label.long())
 
     def reset(self) -> None:
-        """Forget all counts."""
+        """Reset all counts to 0."""
         self.confusion.reset()
 
     def result(self) -> Result:
-        """Scores over all classes, of all processes together."""
+        """Return the scores over all classes and processes."""
         return self.subset(range(len(self.names)))
 
     def subset(self, train_ids: Sequence[int]) -> Result:
-        """Scores over some classes only, such as SYNTHIA's 16 or 13 (`pipa.data.labels`).
+        """Return the scores over a subset of the classes, such as SYNTHIA's 16 or 13.
 
-        IoU of a class is the same as over all classes: pixels that were taken for a class outside
-        the subset are misses, not ignored. Accuracy is over the pixels labelled with the subset.
+        The IoU of a class is the same as over all classes: pixels predicted as a class outside the
+        subset are misses, not ignored. Accuracy is over the pixels labelled with the subset.
 
         Args:
             train_ids: Positions of the classes in the label space.
         """
         keep = list(train_ids)
         with warnings.catch_warnings():
-            # Nothing counted is NaN here, which says it; torchmetrics would warn besides.
+            # Without counts the result is NaN, which says enough; torchmetrics would also warn.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             counts = self.confusion.compute().cpu().double()[: len(self.names)]  # MPS has no double
         hit = counts.diagonal()[keep]
@@ -136,7 +136,7 @@ class Scores(nn.Module):
 
 
 def synthia_means(result: Result) -> dict[str, float]:
-    """Means over SYNTHIA's 16 and 13 classes, the figures of its papers; empty for other classes.
+    """Return means over SYNTHIA's 16 and 13 classes, as in papers; empty for other label spaces.
 
     Args:
         result: Scores over the 19 classes of Cityscapes.
@@ -145,14 +145,14 @@ def synthia_means(result: Result) -> dict[str, float]:
         return {}
     means = {}
     for count, train_ids in ((16, SYNTHIA16), (13, SYNTHIA13)):
-        some = [result.iou[CITYSCAPES.names[i]] for i in train_ids]
-        known = [value for value in some if value is not None]
+        values = [result.iou[CITYSCAPES.names[i]] for i in train_ids]
+        known = [value for value in values if value is not None]
         means[f"miou{count}"] = sum(known) / len(known) if known else math.nan
     return means
 
 
 def score_table(result: Result, title: str = "") -> Table:
-    """A table for the terminal: each class's IoU as a bar and a figure, the means below."""
+    """Make a table for the terminal: each class's IoU as a bar and a figure, and the means."""
     table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -170,11 +170,11 @@ def score_table(result: Result, title: str = "") -> Table:
 
 
 def comparison_table(results: Mapping[str, Result], title: str = "") -> Table:
-    """A table for the terminal: methods side by side, and what the last gains over the first.
+    """Make a table for the terminal: methods side by side, and the gain of the last over the first.
 
     Args:
         results: Scores by method, the baseline first; the classes of all of them are shown.
-        title: Stands above the table.
+        title: Title of the table.
     """
     table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
     table.add_column("class")
@@ -192,19 +192,19 @@ def comparison_table(results: Mapping[str, Result], title: str = "") -> Table:
 
 
 def display_name(method: str) -> str:
-    """A method's key in results.json as people write it: `source_only` -> `source-only`."""
+    """Return the display name of a method's key in results.json: `source_only` -> `source-only`."""
     return {"pipa": "PiPa"}.get(method, method.replace("_", "-"))
 
 
 def gain(values: Sequence[float | None]) -> float | None:
-    """Last minus first; None where either is missing, or there is but one."""
+    """Return the last value minus the first; None if one is missing, or there is only one."""
     if len(values) < 2 or values[0] is None or values[-1] is None:
         return None
     return values[-1] - values[0]
 
 
 def best_of(values: Sequence[float | None]) -> float | None:
-    """The highest value; None where there is nothing to choose: one value, or all alike."""
+    """Return the maximum; None if there is only one value, or all are equal."""
     known = {value for value in values if value is not None and not math.isnan(value)}
     return max(known) if len(known) > 1 else None
 
@@ -225,7 +225,7 @@ def _compared(values: Sequence[float | None]) -> list[Text]:
 
 
 def figure(value: float | None) -> str:
-    """One decimal, or a dash."""
+    """Format a value with one decimal; None and NaN become a dash."""
     return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
 

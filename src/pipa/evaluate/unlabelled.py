@@ -1,6 +1,6 @@
-"""What a network does on images without labels: counts of each image, and criteria made of them.
+"""Observations of a network on unlabelled images, and the criteria computed from them.
 
-Sums over images are taken with a weight for each, so that images can be resampled.
+Sums over images have a weight for each image, so that images can be resampled.
 """
 
 import math
@@ -22,18 +22,18 @@ SND_PIXELS, SND_TEMPERATURE = 100, 0.05
 
 @dataclass(frozen=True)
 class Observed:
-    """What one network does on each of n images; p perturbations, k classes."""
+    """Counts of one network for each of n images; p perturbations, k classes."""
 
     both: Float[np.ndarray, "*n p k"]
-    """Pixels that have a class before and after a perturbation."""
+    """Number of pixels of a class before and after a perturbation."""
     either: Float[np.ndarray, "*n p k"]
-    """Pixels that have it before or after."""
+    """Number of pixels of a class before or after a perturbation."""
     count: Float[np.ndarray, "*n k"]
-    """Pixels of each class."""
+    """Number of pixels of each class."""
     probability: Float[np.ndarray, "*n k"]
     """Mean probability of each class."""
     entropy: Float[np.ndarray, "*n"]
-    """Mean entropy of the probabilities of a pixel, in nats."""
+    """Mean entropy of a pixel's probabilities, in nats."""
     confidence: Float[np.ndarray, "*n"]
     """Mean probability of the predicted class."""
     snd: Float[np.ndarray, "*n"]
@@ -46,13 +46,13 @@ def observe(
     changes: Mapping[str, Perturbed],
     generator: Generator,
 ) -> Observed:
-    """Look at one image and its perturbations.
+    """Observe a network on one image and its perturbations.
 
     Args:
-        model: In evaluation mode.
+        model: The network, in evaluation mode.
         image: RGB in [0, 1], on the CPU.
         changes: The same image, perturbed.
-        generator: Decides the pixels of SND; of the CPU.
+        generator: Decides the pixels of SND; on the CPU.
     """
     device, k = model.mean.device, model.num_classes
     logits = slide(model, image.to(device)).float()
@@ -78,7 +78,7 @@ def observe(
 
 
 def stack(observed: Sequence[Observed]) -> Observed:
-    """Put single images together."""
+    """Stack the observations of single images."""
     columns = {
         f.name: np.stack([getattr(one, f.name) for one in observed]) for f in fields(Observed)
     }
@@ -92,13 +92,13 @@ def agreement(
 ) -> Float[np.ndarray, " d"]:
     """A: mIoU of predictions after a perturbation with those before, mean over perturbations.
 
-    The mean is over the classes of the source and those that are predicted: a class of the source
-    that a network never predicts counts 0, else one that predicts a single class would agree best.
+    The mean is over the classes of the source and the predicted ones: a class of the source that a
+    network never predicts counts as 0; otherwise a network with a single class would agree best.
 
     Args:
         observed: Counts of n images.
-        source_shares: Which classes there are.
-        weight: How often each image counts, in each of d resamples.
+        source_shares: Share of each class in the source.
+        weight: Weight of each image, in each of d resamples.
     """
     both, either = (np.einsum("dn,npk->dpk", weight, x) for x in (observed.both, observed.either))
     iou = both / np.maximum(either, 1)
@@ -139,11 +139,12 @@ def neighbourhood_density(probability: Float[Tensor, "n k"]) -> Float[Tensor, ""
     """SND: mean entropy of the similarities of each pixel to the others (Saito et al., ICCV 2021).
 
     Args:
-        probability: Softmax of some pixels, as rows.
+        probability: Softmax of pixels, as rows.
     """
     unit = F.normalize(probability, dim=1)
     similarity = unit @ unit.T / SND_TEMPERATURE
-    similarity.fill_diagonal_(-1 / SND_TEMPERATURE)  # as in the authors' code: not to itself
+    # As in the authors' code, a pixel is not compared with itself.
+    similarity.fill_diagonal_(-1 / SND_TEMPERATURE)
     entropies: Tensor = torch.special.entr(similarity.softmax(dim=1)).sum(dim=1)
     return entropies.mean()
 
