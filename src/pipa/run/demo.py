@@ -1,7 +1,7 @@
-"""`pipa demo`: source-only, a control and PiPa on Streets, with the same of everything.
+"""`pipa demo`: source-only, a control and PiPa on Streets, under equal conditions.
 
 All three start from the same weights and see the same source batches, with the same colour
-augmentation and four student passes per step; they are scored on camera images that none has seen.
+augmentation and four student passes per step; they are scored on held-out camera images.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ METHODS = {
     "control": MethodOptions(name="daformer", jitter_source=True, momentum=0.99),
     "pipa": MethodOptions(name="pipa", jitter_source=True, momentum=0.99),
 }
-"""The control learns by plain cross entropy from the very pair of crops that PiPa contrasts."""
+"""The control learns by plain cross entropy from the same pairs of crops that PiPa contrasts."""
 STREETS = "streets:gap=0.65"
 HELD_OUT = "streets/test:gap=0.65"
 GALLERY = 6
@@ -63,17 +63,17 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     Args:
         out: Folder for the report and the three runs; the runs of an earlier demo are replaced.
         seed: Decides the network's first weights and every draw.
-        steps: Of each training.
+        steps: Number of steps of each training.
 
     Returns:
-        The table of all three: IoU of each class, mIoU, gain.
+        A table of all three: IoU of each class, mIoU, gain.
 
     Raises:
-        PipaError: `out` holds something in the way that no demo wrote.
+        PipaError: `out` has files in the way that no demo wrote.
     """
     since = time.perf_counter()
     refuse_to_replace(out)
-    labelled_images(HELD_OUT)  # makes Streets, if it is not there yet
+    labelled_images(HELD_OUT)  # draws Streets on first use
     results = run_all(out, seed, steps)
     seconds = time.perf_counter() - since
     write_results(out / "results.json", results, seconds)
@@ -110,10 +110,10 @@ def refuse_to_replace(out: Path) -> None:
 
 
 def run_all(out: Path, seed: int, steps: int) -> dict[str, Result]:
-    """Train and score all methods at once, each in a process and on a thread of its own.
+    """Train and score all methods at once, each in a process of its own with one thread.
 
-    Networks this small gain little from a second thread, and one thread makes the same numbers on
-    any number of cores.
+    Networks this small gain little from a second thread, and with one thread the numbers are the
+    same on any number of cores.
     """
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(METHODS), context) as pool:
@@ -135,7 +135,7 @@ def run_one(
 ) -> Result:
     """Train and score one of `METHODS`, on one thread."""
     torch.set_num_threads(1)
-    logging.getLogger("pipa").setLevel(logging.ERROR)  # Streets has no trains: known
+    logging.getLogger("pipa").setLevel(logging.ERROR)  # a known warning: Streets has no trains
     clear(out)
     write_text(out / MARK, json.dumps({"seed": seed, "steps": steps}))
     callbacks = [ProgressCallback(name, messages)]
@@ -144,7 +144,7 @@ def run_one(
 
 
 class ProgressCallback(Callback):
-    """Tells the parent process how far a run is."""
+    """Sends the progress of a run to the parent process."""
 
     def __init__(self, name: str, messages: "queue.Queue[ProgressMessage]") -> None:
         self.name, self.messages = name, messages
@@ -152,7 +152,7 @@ class ProgressCallback(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Send step and losses, now and then."""
+        """Send step and losses, every 20 steps."""
         if trainer.global_step % 20 == 0:
             losses = sorted(trainer.callback_metrics.items())
             text = " ".join(f"{k[5:]} {float(v):.2f}" for k, v in losses if k.startswith("loss/"))
@@ -162,8 +162,8 @@ class ProgressCallback(Callback):
 def run_method(
     out: Path, name: str, *, seed: int, steps: int, callbacks: Sequence[Callback] = ()
 ) -> Run:
-    """Train one of `METHODS` on Streets, the settings all the same but for its losses."""
-    start = steps // 4  # from scratch, a network has to learn something before it can teach
+    """Train one of `METHODS` on Streets; only the losses differ between them."""
+    start = steps // 4  # from scratch, a network must learn something before it can teach
     return train(
         out,
         data=UDAData(
@@ -195,7 +195,7 @@ def run_method(
 
 
 def terms_of(name: str, start: int) -> list[Term]:
-    """The terms of one of `METHODS`, as small as its network."""
+    """Return the terms of one of `METHODS`, in sizes that suit the small network."""
     if name == "control":
         return [PairCrossEntropy()]
     if name == "pipa":
@@ -215,7 +215,7 @@ def write_results(path: Path, results: dict[str, Result], seconds: float) -> Non
 
 
 def read_curves(out: Path) -> dict[str, Series]:
-    """The logged losses and validation mIoU of a run, against its steps."""
+    """Read the logged losses and validation mIoU of a run, by step."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with (out / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
@@ -226,7 +226,7 @@ def read_curves(out: Path) -> dict[str, Series]:
 
 
 def gallery(out: Path) -> tuple[list[GalleryRow], LabelSpace]:
-    """A few held-out images, their truth, and what source-only and PiPa made of them."""
+    """Predict a few held-out images with source-only and PiPa; return them with their truth."""
     images, labels = open_labelled(HELD_OUT)
     models = {name: load_segmenter(out / name) for name in ("source_only", "pipa")}
     rows = []

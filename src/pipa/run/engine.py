@@ -1,4 +1,4 @@
-"""Lightning's trainer as a run uses it: loggers, callbacks, processes, and what it must not say."""
+"""Lightning's trainer for a run: loggers, callbacks, processes, and its hidden warnings."""
 
 import csv
 import logging
@@ -26,7 +26,7 @@ PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
 
 def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
-    """Rows of `metrics.csv` up to the checkpoint: Lightning's logger starts the file anew."""
+    """Read `metrics.csv` up to the checkpoint, since Lightning's logger starts the file anew."""
     file = out / "metrics.csv"
     if last is None or not file.is_file():
         return []
@@ -48,14 +48,14 @@ def build_trainer(
     *,
     judged: bool = False,
 ) -> L.Trainer:
-    """Lightning's trainer, with our loggers and callbacks.
+    """Build Lightning's trainer, with our loggers and callbacks.
 
     Args:
         out: The run's folder.
-        data: What is trained on.
+        data: The data.
         options: The trainer's own arguments.
         callbacks: Further callbacks.
-        earlier: Rows of `metrics.csv` of a run that is resumed.
+        earlier: Rows of `metrics.csv` of a resumed run.
         judged: Whether a callback judges the student without labels.
     """
     table = CSVLogger(out, name=None, version="")
@@ -106,13 +106,13 @@ def build_trainer(
 
 
 def validation_interval(options: Mapping[str, Any]) -> int:
-    """Steps from one validation to the next: a tenth of the run where nothing is said."""
+    """Return the number of steps from one validation to the next; default: a tenth of the run."""
     steps = int(options["max_steps"])
     return min(int(options.get("val_check_interval") or max(1, steps // 10)), steps)
 
 
 def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> list[Callback]:
-    """Keep `best.ckpt`: by mIoU where there are labels of the target, else by the judge's score."""
+    """Keep `best.ckpt`, by mIoU if there is validation data, else by the judge's score."""
     how: dict[str, Any] = {"monitor": "miou", "save_on_train_epoch_end": False}
     if data.validation is None:
         how = {"monitor": "judge/score", "every_n_train_steps": every}
@@ -125,7 +125,7 @@ def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> li
 
 
 def training_device(options: Mapping[str, Any]) -> str:
-    """Where Lightning's trainer will train: "cpu", or "cuda" for any accelerator."""
+    """Return the device of Lightning's trainer: "cpu", or "cuda" for any accelerator."""
     accelerator = str(options.get("accelerator") or "auto")
     if accelerator == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -133,7 +133,7 @@ def training_device(options: Mapping[str, Any]) -> str:
 
 
 def uses_several(options: Mapping[str, Any]) -> bool:
-    """Whether Lightning's trainer will train in several processes; the command line gives words."""
+    """Whether Lightning's trainer will train in several processes; options may be strings."""
     devices = options.get("devices") or "auto"
     if options.get("num_nodes", 1) > 1:
         return True
@@ -146,7 +146,7 @@ def uses_several(options: Mapping[str, Any]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Versions and commit that a number depends on."""
+    """Return the versions and the commit on which the results depend."""
     try:
         git = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -1,7 +1,7 @@
-"""Judging without labels: during training, of its end, and of finished models.
+"""Judging without labels: during training, at its end, and of finished models.
 
-The student at `method.start`, which has seen the source alone, is kept as the source-only model.
-At the end the adapted student is compared with it: what adaptation made worse is not kept.
+The student at `method.start`, which has seen only the source, is kept as the source-only model.
+At the end the adapted student is compared with it, and replaced by it if adaptation made it worse.
 """
 
 import copy
@@ -31,11 +31,11 @@ ADAPTED, SOURCE_ONLY = "adapted", "source-only"
 class Judge(Callback):
     """Judges the student at every validation; keeps the source-only student.
 
-    Logs `judge/score` and its parts, and `judge/same`: the share of pixels to which the student
-    gives the class that the source-only model gives them.
+    It logs `judge/score` and its parts, and `judge/same`: the share of pixels for which the student
+    and the source-only model predict the same class.
 
     Args:
-        images: Target images at the size that the network is used at.
+        images: Target images at the size of use.
         shares: Pixels of each class in the source's labels.
         start: The first step with a target.
         every: Steps between two judgements.
@@ -66,7 +66,7 @@ class Judge(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Judge, and log with the other numbers."""
+        """Judge the student, and log the figures."""
         if trainer.global_step % self.every:
             return
         assert isinstance(module, Method)
@@ -79,17 +79,17 @@ class Judge(Callback):
         module.log_dict(logged)
 
     def state_dict(self) -> dict[str, Any]:
-        """The source-only student travels with checkpoints."""
+        """Save the source-only student in checkpoints."""
         before = None if self.before is None else [torch.from_numpy(one) for one in self.before]
         return {"source_only": self.source_only, "before": before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the source-only student."""
         self.source_only, before = state_dict["source_only"], state_dict["before"]
         self.before = None if before is None else [one.numpy() for one in before]
 
     def source_only_model(self, student: Segmenter) -> Segmenter | None:
-        """The source-only model; None where the target was there from the first step."""
+        """Return the source-only model; None if the target was used from the first step."""
         if self.source_only is None:
             return None
         model = copy.deepcopy(student)
@@ -103,12 +103,12 @@ class Judge(Callback):
 
 
 def in_words(verdict: Verdict) -> str:
-    """The verdict on a run, in plain words for its owner."""
+    """Return the verdict on a run in plain words."""
     kept = {
         "better": "Adaptation helped: the adapted model is kept.",
         "worse": "Adaptation made it worse: the source-only model is kept.",
         "not distinguishable": (
-            "Whether adaptation helped cannot be told: the adapted model is kept."
+            "It is uncertain whether adaptation helped: the adapted model is kept."
         ),
     }
     return f"{kept[verdict.outcome]} Judged without labels: {verdict}."
@@ -122,45 +122,45 @@ def judge_saved(
     classes: str | None = None,
     count: int = 64,
 ) -> tuple[Judgement, str]:
-    """Judge finished models; of a run, its model and its source-only model.
+    """Judge finished models; for a run, judge its model and its source-only model.
 
     Args:
         paths: Runs, model folders, checkpoints.
         target: Unlabelled images, `[FORMAT[/SPLIT]:]PATH`; None: those of the first run.
-        source: Where the class shares are counted; None: the source of the first run.
+        source: Data whose class shares are counted; None: the source of the first run.
         classes: The classes of the source; None: those of the first run, or the data set's own.
-        count: How many target images are looked at, at most.
+        count: Maximum number of target images.
 
     Returns:
-        The judgement, and the name of the model that the others are compared with.
+        The judgement, and the name of the model with which the others are compared.
 
     Raises:
-        PipaError: A model or an image cannot be read, or no source is known.
+        PipaError: A model or an image cannot be read, or the source is unknown.
     """
-    told = run_data(paths[0])
-    target, source = target or told.get("target"), source or told.get("source")
+    known = run_data(paths[0])
+    target, source = target or known.get("target"), source or known.get("source")
     for option, value in {"--target": target, "--source": source}.items():
         if value is None:
-            raise PipaError(f"{paths[0]} is no run that says what it was", option, "Give a folder.")
+            raise PipaError(f"{paths[0]} is not a run, so it has no data", option, "Give the data.")
     assert target is not None
     assert source is not None
-    same = {"format": told.get("format", "folder")}
-    images = target_images(target, count, resize=told.get("target_resize"), **same)
-    shares = source_pixels(source, classes=classes or told.get("classes"), **same)
+    same = {"format": known.get("format", "folder")}
+    images = target_images(target, count, resize=known.get("target_resize"), **same)
+    shares = source_pixels(source, classes=classes or known.get("classes"), **same)
     models = dict(saved_models(paths))
     baseline = next((name for name in models if name.endswith("source_only")), next(iter(models)))
     return judge(models, images, shares, quiet=False), baseline
 
 
 def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
-    """Name and network of each path; of a run, the source-only model as well."""
+    """Load the name and the network of each path; for a run, also the source-only model."""
     further = [path / name for path in paths for name in ("model_adapted", "source_only")]
     known = [*paths, *(path for path in further if (path / "config.json").is_file())]
     return [(str(path), load_segmenter(path)) for path in known]
 
 
 def run_data(path: Path) -> Mapping[str, Any]:
-    """The `data` section of a run; empty where the path is none."""
+    """Return the `data` section of a run; empty if the path is not a run."""
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -170,6 +170,6 @@ def run_data(path: Path) -> Mapping[str, Any]:
 
 
 def as_record(judgement: Judgement, verdict: Verdict) -> dict[str, Any]:
-    """What `results.json` keeps of a judgement."""
+    """Return the part of a judgement for `results.json`."""
     text = json.dumps(judgement.as_dict())
     return {"outcome": verdict.outcome, "words": in_words(verdict), "figures": json.loads(text)}

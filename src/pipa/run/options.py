@@ -1,4 +1,4 @@
-"""An experiment file: its sections are signatures, so that `--help` and YAML agree with code."""
+"""Experiment files: their sections are signatures, so that `--help` and YAML agree with code."""
 
 import re
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ OURS = {
     "default_root_dir",
     "reload_dataloaders_every_n_epochs",
 }
-"""Arguments of Lightning's trainer that a run sets itself."""
+"""Arguments of Lightning's trainer that pipa sets itself."""
 
 
 MOST_IMAGES = 2**16
@@ -45,12 +45,12 @@ MOST_RATE = 1e20
 
 @dataclass
 class StudentOptions:
-    """The `student:` section: which network.
+    """The `student:` section: the network.
 
     Args:
         name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
-            resnet_50, resnet_101, mobilenet_v2, small, or auto: what `pretrained` names. "small"
-            alone is fpn_small.
+            resnet_50, resnet_101, mobilenet_v2, small, or auto: the backbone that `pretrained`
+            names. "small" alone is fpn_small.
         pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
             folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
         options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
@@ -62,7 +62,7 @@ class StudentOptions:
 
     @property
     def weights(self) -> str | None:
-        """What `create_segmenter` takes as `pretrained`."""
+        """Return the argument `pretrained` of `create_segmenter`."""
         if self.pretrained != "auto":
             return None if self.pretrained == "none" else self.pretrained
         known = re.search(r"_(mit|resnet)_(\w+)$", self.name)
@@ -82,21 +82,21 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     out: Path = config.out
     if config.resume:
         refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
-    resume = config.pop("resume")  # of this call alone
+    resume = config.pop("resume")  # of this call only
     text = as_text(parser, config)
     own = {"out": out, "seed": config.seed, "judge": config.judge}
     return {**options, **own, "resume": resume, "config": text}
 
 
 def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
-    """The arguments of `train` that are sections.
+    """Build the arguments of `train` that are sections.
 
     Raises:
         PipaError: An option has an impossible value.
     """
     refuse_impossible(config)
     built = parser.instantiate(config)
-    config.method.momentum = built.method.momentum  # what was left open is written as decided
+    config.method.momentum = built.method.momentum  # the file says which default was chosen
     sections = {name: getattr(built, name) for name in ("data", "student", "method", "optim")}
     sections["terms"] = chosen_terms(built.method, {name: getattr(built, name) for name in TERMS})
     sections["trainer"] = built.trainer.as_dict()
@@ -104,15 +104,15 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
 
 
 def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
-    """Check that a run goes on as what it was; how fast it runs, and for how long, may change.
+    """Refuse to resume a run with other options; only its speed and its length may change.
 
     Raises:
-        PipaError: An option that decides its numbers is another.
+        PipaError: An option that changes the results differs.
     """
     try:
         before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # `train` says what is wrong with the folder
+        return  # `train` reports the fault of the folder
     free = ("out", "resume", "config", "data.workers", "data.cache")
     changed = [
         word
@@ -125,7 +125,7 @@ def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
 
 
 def differences(before: Any, now: Any) -> list[tuple[str, str]]:
-    """Options that differ: name, and what it was and is."""
+    """List options that differ: the name, and a text with both values."""
     old, new = flat(before), flat(now)
     return [
         (name, f"{name}: {old.get(name)}, now {new.get(name)}")
@@ -135,7 +135,7 @@ def differences(before: Any, now: Any) -> list[tuple[str, str]]:
 
 
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
+    """Flatten nested options to a dictionary of dotted names."""
     if not isinstance(options, dict):
         return {prefix: options}
     found: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def flat(options: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:
-    """All options as an experiment file; `null`, too, since it is not everywhere the default."""
+    """Write all options as an experiment file, `null` too, since it is not always the default."""
     text: str = parser.dump(config, skip_unset=False, skip_validation=True)
     return text
 
@@ -174,7 +174,7 @@ def refuse_impossible(config: Any) -> None:
 
 
 def add_sections(parser: "ArgumentParser") -> None:
-    """Declare the sections, from the signatures they are."""
+    """Declare the sections from their signatures."""
     parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
     parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
@@ -196,7 +196,7 @@ def add_sections(parser: "ArgumentParser") -> None:
 def spelled_out(given: list[str]) -> list[str]:
     """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
 
-    A later file overrides an earlier one where both name an option.
+    A later file overrides an earlier one.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
     files = [part for file in given[:options] for part in ("--config", file)]
@@ -204,12 +204,12 @@ def spelled_out(given: list[str]) -> list[str]:
     words = ["--data.format" if word == "--data" else word for word in words]
     if "--resume" not in words:
         return words
-    place = words.index("--resume")
-    run = words[place + 1 : place + 2]
-    if not run or run[0].startswith("-"):  # the rest of the command says what was trained
-        return [*words[:place], "--resume=true", *words[place + 1 :]]
+    index = words.index("--resume")
+    run = words[index + 1 : index + 2]
+    if not run or run[0].startswith("-"):  # the rest of the command describes the run
+        return [*words[:index], "--resume=true", *words[index + 1 :]]
     file = Path(run[0]) / "config.yaml"
     if not file.is_file():
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
-    kept = [*words[:place], *words[place + 2 :]]
+    kept = [*words[:index], *words[index + 2 :]]
     return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]

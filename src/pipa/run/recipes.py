@@ -1,4 +1,4 @@
-"""Methods by the papers' names: each a training step, and the terms that make it what it is.
+"""Methods by the papers' names: each is a training step with its terms.
 
 | name | paper | on the target |
 |---|---|---|
@@ -11,8 +11,8 @@
 | mic | Hoyer et al., MIC, CVPR 2023 | the same, and masked consistency |
 | pipa | Chen et al., PiPa, ACM MM 2023 | that of daformer, and pixel and patch contrast |
 
-HRDA (Hoyer et al., ECCV 2022) is a network: `daformer` with a student called hrda_... . Any method
-takes further terms of `uda.terms.TERMS`, or of a module of one's own, by `terms`.
+HRDA (Hoyer et al., ECCV 2022) is a network: `daformer` with a student called hrda_... . Every
+method takes further terms, of `uda.terms.TERMS` or of a module of your own, in `terms`.
 """
 
 import logging
@@ -42,20 +42,20 @@ log = logging.getLogger("pipa")
 
 
 MANY_CLASSES = 5
-"""From so many classes on, pasting half of them keeps a scene together (`mix: auto`)."""
+"""Minimum number of classes for which `mix: auto` pastes half of them."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method's name stands for.
+    """The definition of a method.
 
     Args:
         step: Builds the method.
-        options: Which options of the `method` section it takes, beside those that all take.
+        options: Options of the `method` section that it takes, beside those of all methods.
         terms: Names of its own terms.
-        needs_target: Whether the step itself looks at target images.
+        needs_target: Whether the step itself uses target images.
         rare_classes: Whether source images are drawn by their rare classes.
-        momentum: Of the teacher's moving average, where it has one.
+        momentum: Momentum of the teacher's moving average, if it has a teacher.
     """
 
     step: Callable[..., Method]
@@ -84,7 +84,7 @@ RECIPES = {
 
 @dataclass
 class MethodOptions:
-    """The `method:` section: which method, and which further terms.
+    """The `method:` section: the method and further terms.
 
     Args:
         name: source_only, minent, advent, adaptsegnet, dacs, daformer, mic or pipa.
@@ -94,31 +94,31 @@ class MethodOptions:
             class_path with init_args.
         adversarial: Weight of the student's adversarial loss in advent and adaptsegnet (0.001 in
             the papers).
-        momentum: Of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99 (its
-            code).
-        confidence: Above this a pseudo-label is sure.
-        pseudo_weight: Weight of pseudo-labels: share, one for all, the share of sure pixels (the
-            papers); confidence, 1 where a pixel is sure; balanced, 1 also on the surer half of each
-            class.
+        momentum: Momentum of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99
+            (its code).
+        confidence: Minimum probability of a sure pseudo-label.
+        pseudo_weight: Weight of pseudo-labels: share, the share of sure pixels for all (the
+            papers); confidence, 1 for sure pixels only; balanced, 1 for sure pixels and the surer
+            half of each class.
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 to 1; 0: no.
-        mix: What of a source image is pasted onto a target image: class, half of its classes (the
-            papers; needs more than two classes); rectangle; none; auto: class where there are five
-            classes or more, else rectangle.
+        mix: The part of a source image that is pasted onto a target image: class, half of its
+            classes (the papers; needs more than two classes); rectangle; none; auto: class with
+            five classes or more, else rectangle.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
-            colour, the mean and covariance of their colours; auto: colour, turned only where the
-            brightness of source and target is far apart.
-        style_strength: Of fda the share of frequencies (default: 0.01), of colour that of the new
-            colours (default: 1).
+            colour, the mean and covariance of their colours; auto: colour, turned only if the
+            brightness of source and target differs greatly.
+        style_strength: For fda, the share of frequencies (default: 0.01); for colour, the share of
+            the new colours (default: 1).
         style_probability: Share of the source images that are restyled.
-        style_turn: With colour, turn colours at random, so that any may become any other: for
+        style_turn: For colour, turn colours at random, so that any may become any other: for
             domains whose colours do not correspond.
         passes: Student passes over each source batch in source_only and minent.
 
     Raises:
-        PipaError: A name is not known, or a number is too small.
+        PipaError: A name is unknown, or a number is too small.
     """
 
     name: str = "pipa"
@@ -138,7 +138,7 @@ class MethodOptions:
     passes: int = 1
 
     def __post_init__(self) -> None:
-        """Check the values, and decide what was left open."""
+        """Check the values, and fill in defaults that depend on the method."""
         if self.name not in RECIPES:
             names = ", ".join(RECIPES)
             raise PipaError(f"no method is called {self.name}", "--method.name", f"Names: {names}.")
@@ -149,12 +149,12 @@ class MethodOptions:
 
     @property
     def recipe(self) -> Recipe:
-        """What the name stands for."""
+        """Return the definition of the method."""
         return RECIPES[self.name]
 
     @property
     def restyle(self) -> Restyle | None:
-        """What gives source images the style of the target."""
+        """Return the change of source images to the style of the target, if there is one."""
         if self.style == "none":
             return None
         assert self.style != "auto", "train() has looked at the images"
@@ -162,14 +162,14 @@ class MethodOptions:
 
 
 def chosen_terms(options: MethodOptions, sections: Mapping[str, Term]) -> list[Term]:
-    """The method's own terms and the further ones, in the order of `TERMS`, each once.
+    """Return the method's own terms and the further ones, in the order of `TERMS`, each once.
 
     Args:
-        options: Which method, and which further terms.
+        options: The method and further terms.
         sections: The terms of `TERMS`, built from the sections of their names.
 
     Raises:
-        PipaError: A further term is not known, or cannot be built.
+        PipaError: A further term is unknown, or cannot be built.
     """
     foreign: list[Term] = []
     named = set(options.recipe.terms)
@@ -184,10 +184,10 @@ def chosen_terms(options: MethodOptions, sections: Mapping[str, Term]) -> list[T
 
 
 def import_term(name: str) -> Term:
-    """A term of the user's own, by the dotted name of its class, with its defaults.
+    """Build a user's own term with its defaults, from the dotted name of its class.
 
     Raises:
-        PipaError: There is no such class, or it is no term.
+        PipaError: There is no such class, or it is not a term.
     """
     where = "--method.terms"
     if "." not in name:
@@ -204,7 +204,7 @@ def import_term(name: str) -> Term:
 
 
 def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
-    """What a method with these terms needs of the data."""
+    """Return the needs of a method with these terms."""
     return Needs(
         target=options.recipe.needs_target
         or options.style != "none"
@@ -227,10 +227,10 @@ def build_method(
     """Compose the method that the sections of an experiment file describe.
 
     Args:
-        options: Which.
+        options: The method.
         student: The network to adapt.
         labels: Its classes.
-        terms: What `chosen_terms` found.
+        terms: The result of `chosen_terms`.
         optim: Learning rate, schedule, clipping.
         pretrained: Whether the student's encoder was pretrained.
         seed: Decides every draw of a step.
@@ -268,11 +268,11 @@ def build_method(
 def reason_against(
     term: Term, student: Segmenter, labels: LabelSpace, *, pretrained: bool
 ) -> str | None:
-    """Why a term makes no sense for this student and these classes; None where it does."""
+    """Explain why a term makes no sense for this student and these classes; None if it does."""
     if term.needs_pretrained and not pretrained:
         return "it needs a pretrained encoder, and the student's has random weights"
     if term.needs_pretrained and student.backbone.frozen:
-        return "it keeps the encoder near to where it was, and the encoder is frozen"
+        return "it keeps the encoder close to its start, and the encoder is frozen"
     if term.needs_things and not labels.things:
         return (
             "nobody says which classes are things; give their ids in --feature_distance.classes, "
@@ -282,5 +282,5 @@ def reason_against(
 
 
 def default_terms() -> dict[str, Term]:
-    """Every term of `TERMS` with its default options, by name."""
+    """Return every term of `TERMS` with its default options, by name."""
     return {name: term() for name, term in TERMS.items()}

@@ -1,7 +1,7 @@
 """One run: from the sections of an experiment file to a trained segmenter on disk.
 
 A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoints/last.ckpt`,
-`model/` (what `pipa predict` and `pipa eval` take) and `results.json`.
+`model/` (for `pipa predict` and `pipa eval`) and `results.json`.
 """
 
 import contextlib
@@ -50,21 +50,21 @@ from pipa.uda.watch import refuse_non_finite
 log = logging.getLogger("pipa")
 
 FAR_APART = 4.0
-"""Standard deviations of brightness beyond which bright and dark may have changed places."""
+"""Difference in brightness, in standard deviations, beyond which colours may be inverted."""
 
 
 @dataclass
 class Run:
-    """What a finished run gives back."""
+    """The result of a finished run."""
 
     out: Path
     student: Segmenter
-    """The model that was kept: the student, or the source-only model where that is better."""
+    """The model that was kept: the student, or the source-only model if that is better."""
     labels: LabelSpace
     result: Result | None
-    """Scores of the student at the end on the validation data, where there is any."""
+    """Scores of the final student on the validation data, if there is any."""
     verdict: str = ""
-    """Whether adaptation helped, judged without labels, in plain words; empty where not judged."""
+    """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
 
 
 def train(
@@ -85,19 +85,19 @@ def train(
     """Train, validate, and write the run's folder.
 
     Args:
-        out: The run's folder; made, or gone on with when `resume`.
-        data: What to train on.
-        student: Which network.
-        method: Which method.
+        out: The run's folder; a new one unless `resume`.
+        data: The data.
+        student: The network.
+        method: The method.
         optim: Learning rate, schedule, clipping.
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
         terms: The method's terms; None: those that `method` names, with their defaults.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         judge: Target images by which to judge, without labels, whether adaptation helped; the
-            source-only model is kept where it did not. 0: no judgement.
-        resume: Go on from the folder's last checkpoint.
+            source-only model is kept if it did not. 0: no judgement.
+        resume: Continue from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
-        callbacks: More of Lightning's callbacks.
+        callbacks: Further callbacks of Lightning.
 
     Raises:
         PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
@@ -178,7 +178,7 @@ def set_up(
             check_names(module.state_dict(), read_checkpoint(last)["state_dict"], last)
     except (PipaError, Interrupted):
         with contextlib.suppress(OSError):
-            out.rmdir()  # only if it is empty: nothing half-made stays behind
+            out.rmdir()  # only if it is empty: no unfinished run stays behind
         raise
     return module
 
@@ -200,7 +200,7 @@ def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
 
 
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
-    """The data as the method needs them.
+    """Return the data with the parts that the method needs.
 
     Raises:
         PipaError: The method needs target images and none are given, or training ends before
@@ -209,7 +209,7 @@ def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: i
     needs = needs_of(method, terms)
     if needs.target and method.start >= steps:
         raise PipaError(
-            f"is {method.start}: with {steps} steps the target is never looked at",
+            f"is {method.start}: with {steps} steps the target is never used",
             "--method.start",
             "Lower it (and --patch.start), or train for longer.",
         )
@@ -217,7 +217,7 @@ def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: i
 
 
 def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
-    """Decide `style: auto` by the images: turn colours only where they cannot correspond."""
+    """Decide `style: auto` by the images: turn colours only if they cannot correspond."""
     if method.style != "auto":
         return method
     assert data.target is not None, "a style needs a target"
@@ -228,7 +228,7 @@ def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
 
 
 def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
-    """Warn about what would start only after the last step."""
+    """Warn about losses that would start only after the last step."""
     starts = {f"{term.name}.start": term.start for term in terms}
     for name, first in ({"optim.warm_up": optim.warm_up} | starts).items():
         if first >= steps:
@@ -236,7 +236,7 @@ def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
 
 
 def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
-    """Scores of the finished student on the whole validation set."""
+    """Score the finished student on the whole validation set."""
     if data.validation is None:
         return None
     if module.scored_at == engine.global_step and engine.limit_val_batches == 1.0:
@@ -248,10 +248,10 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
 def judge_for(
     data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
 ) -> Judge:
-    """The callback that judges a run without labels.
+    """Build the callback that judges a run without labels.
 
     Raises:
-        PipaError: The method looks at no target.
+        PipaError: The method uses no target.
     """
     if data.target is None:
         remedy = "Leave it out, or take a method that adapts."
@@ -267,7 +267,7 @@ def judge_for(
 def write_run(
     out: Path, module: Method, result: Result | None, seconds: float | None, judging: Judge | None
 ) -> Run:
-    """Write the model and the scores; the checkpoints are written already."""
+    """Write the model and the scores; the checkpoints exist already."""
     kept = module.student
     refuse_non_finite(kept)
     record: dict[str, Any] = {"environment": environment(), "seed": module.seed}

@@ -58,11 +58,11 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     """Group all parameters that require a gradient for AdamW, each once.
 
     Parameters with "head" in their names have the head's learning rate and decay, norms included:
-    mmcv applies the first rule that matches. So has the pyramid on a plain transformer, which starts
-    at random. Of the others, norms (by type or name) and parameters called `pos_block` or
-    `position...` have no decay. The depthwise convolutions of MiT do decay. With `layer_decay`, the
-    rate falls from the last layer of a backbone to its first. A module with a dictionary `optimiser`
-    is a group of its own, with these settings (a discriminator).
+    mmcv applies the first rule that matches. The pyramid on a plain transformer, which starts at
+    random, has them too. Of the others, norms (by type or name) and parameters called
+    `pos_block` or `position...` have no decay. The depthwise convolutions of MiT do decay. With
+    `layer_decay`, the rate falls from the last layer of a backbone to its first. A module with a
+    dictionary `optimiser` is a group of its own, with these settings (a discriminator).
 
     Args:
         module: The module with the parameters: a student, or a method with its terms.
