@@ -30,7 +30,7 @@ def mosaic(seed, size=(48, 64), ids=range(3), block=8):
 
 
 def picture(label, seed, shift=0):
-    """An image whose colour tells the class; `shift` makes another domain of it."""
+    """An image whose colours depend on the class; `shift` turns it into another domain."""
     rng = np.random.default_rng(seed)
     colours = np.random.default_rng(7).integers(40, 216, (256, 3))
     noisy = colours[np.asarray(label, int) % 256] + shift + rng.integers(-20, 21, (*label.shape, 3))

@@ -55,7 +55,7 @@ def state(keys: dict[str, tuple[int, ...]], prefix: str = "") -> dict[str, Tenso
 
 
 def golden(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Arrays of `tests/golden/NAME.npz`, and its `NAME.meta.json` where there is one."""
+    """Arrays of `tests/golden/NAME.npz`, and its `NAME.meta.json` if there is one."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         arrays = dict(file)
     meta = GOLDEN / f"{name}.meta.json"

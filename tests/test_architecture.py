@@ -1,4 +1,4 @@
-"""What holds the design in place: who imports whom, how long a file is, what `--help` loads."""
+"""Limits of the design: allowed imports, the length of files, the imports of `--help`."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ ALLOWED = {
     "uda": {"uda", "evaluate", "data", "models", "losses", "files"},
     "run": {"run", "uda", "evaluate", "data", "models", "losses", "files"},
 }
-"""What each folder may import of the others, beside the ground floor."""
+"""The other folders that each folder may import, beside the ground floor."""
 
 
 def imported(file: Path) -> set[str]:
@@ -51,7 +51,7 @@ def test_imports_go_one_way(file):
 
 
 def imports() -> dict[str, set[str]]:
-    """The modules of ours that each module imports, on the way or on a call."""
+    """The modules of pipa that each module imports, at the top or in a function."""
     names = {".".join(("pipa", *file.relative_to(SOURCE).with_suffix("").parts)) for file in FILES}
     graph = {}
     for file in FILES:
@@ -65,7 +65,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def test_no_two_modules_import_each_other():
-    """Not even through others; the package's own list of public names is not counted."""
+    """Indirect imports count too; the package's own list of public names does not."""
     graph = {name: found - {"pipa.__init__"} for name, found in imports().items()}
     graph = {name: found - {name.rpartition(".")[0] + ".__init__"} for name, found in graph.items()}
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle

@@ -1,4 +1,4 @@
-"""The doctor finds what is there, says what is amiss, and never dies."""
+"""The doctor reports facts and faults, and never raises."""
 
 import importlib.metadata
 import platform

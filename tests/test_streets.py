@@ -1,4 +1,4 @@
-"""Streets: same seed same pixels, sensible streets, and a folder that users' own data could be."""
+"""Streets: the same pixels for a seed, sensible streets, and a folder like users' own data."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Export: the file answers as the network does, or there is no file."""
+"""Export: the file predicts like the network, or there is no file."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ with_extra = pytest.mark.skipif(
 
 
 class Learned(Strongest):
-    """With what a real network has: convolution, norm, dropout, resizing."""
+    """A network with the parts of a real one: convolution, norm, dropout, resizing."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def test_the_file_answers_as_the_network(tmp_path):
 
 
 class FixedCount(Strongest):
-    """Its code depends on how many images there are, so that the tracer keeps that number."""
+    """A network whose code depends on the number of images, so that the exporter fixes it."""
 
     def forward(self, image):
         return torch.cat([part * 2 for part in super().forward(image).chunk(2)])

@@ -1,4 +1,4 @@
-"""Prediction: what is written for which input, and that a fault leaves nothing half-done."""
+"""Prediction: the outputs of each input, and that a fault leaves no partial file."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The judge: its criteria against plain loops, and networks that must win and must not."""
+"""The judge: its criteria against plain loops, and networks that must and must not win."""
 
 import json
 import math
@@ -36,7 +36,7 @@ SHARES = [1 / 3] * 3
 
 
 class Nearest(Segmenter):
-    """Takes each pixel for the class of the nearest colour; `noise` depends on the very pixels."""
+    """Predicts the class of the nearest colour for each pixel; `noise` depends on the pixels."""
 
     def __init__(self, noise: float = 0.0, bias: tuple[float, ...] = (0, 0, 0)) -> None:
         super().__init__(K)
@@ -63,7 +63,7 @@ PERFECT, NOISY, CONSTANT = Nearest(), Nearest(noise=4.0), Nearest(bias=(1e4, 0, 
 @settings(max_examples=10, deadline=None)
 @given(first=st.floats(0.2, 0.9))
 def test_a_constant_predictor_does_not_win(first):
-    """Not even where nearly all pixels are of its class."""
+    """It must lose even if nearly all pixels are of its class."""
     shares = [first, (1 - first) / 2, (1 - first) / 2]
     rng = np.random.default_rng(0)
     labels = [rng.choice(K, (6, 8), p=shares).repeat(8, 0).repeat(8, 1) for _ in range(4)]
@@ -122,7 +122,7 @@ def test_class_shares_unlike_the_sources_cost():
 
 
 def observed(seed, n=5, p=2, k=4):
-    """Labels before and after, and what `observe` would count of them."""
+    """Labels before and after, and the counts that `observe` would make of them."""
     rng = np.random.default_rng(seed)
     before = rng.integers(0, k - 1, (n, 30))  # the last class is never there
     after = np.where(
@@ -175,7 +175,7 @@ def test_divergence_is_jensens_and_shannons():
 
 
 def test_weights_are_repetitions():
-    """A bootstrap that weighs images is one that repeats them."""
+    """A bootstrap that weights images equals one that repeats them."""
     *_, found = observed(2)
     shares = np.array([0.25, 0.25, 0.25, 0.25])
     drawn = [0, 0, 3, 4, 4]
@@ -212,7 +212,7 @@ def test_the_criteria_of_the_literature():
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**20), h=st.integers(9, 20), w=st.integers(9, 20))
 def test_what_is_restored_lies_where_it_was(seed, h, w):
-    """With the image in place of logits, what is only moved comes back to the pixel."""
+    """With the image as logits, a change that only moves pixels is restored to the pixel."""
     generator = torch.Generator().manual_seed(seed)
     image, other = torch.rand(1, 3, h, w, generator=generator), torch.rand(1, 3, 5, 7)
     changes = perturb(image, other, generator)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, that it is the same each time, and that people can tell it apart."""
+"""Figures: their contents, their reproducibility, and colours that people can distinguish."""
 
 import math
 from itertools import combinations

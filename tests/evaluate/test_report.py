@@ -1,4 +1,4 @@
-"""The report is one file that says what it was given, and nothing else."""
+"""The report is one file that shows its input, and nothing else."""
 
 import base64
 import math

@@ -1,4 +1,4 @@
-"""Scores against the authors' numbers, plain loops, and what must not change them."""
+"""Scores against the authors' numbers and plain loops, and invariants of scores."""
 
 import json
 import math

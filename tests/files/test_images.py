@@ -1,4 +1,4 @@
-"""Files by their format's definition, byte by byte, and every way in which they can be broken."""
+"""Files by the definition of their format, byte by byte, and broken files of every kind."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""How what the tests of `pipa.data` read was cut from the full reference numbers.
+"""Cut the reference numbers for the tests of `pipa.data` from the full ones.
 
 python tests/golden/trim_data.py PATH/TO/golden/open
 """

@@ -1,4 +1,4 @@
-"""How `pixel_contrast`, `patch_contrast` and `dacs_parts` here were cut from the full reference.
+"""Cut `pixel_contrast`, `patch_contrast` and `dacs_parts` from the full reference numbers.
 
 python tests/golden/trim_losses.py PATH/TO/golden/open
 

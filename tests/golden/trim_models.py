@@ -1,4 +1,4 @@
-"""How what the tests of models read was cut from the full reference numbers.
+"""Cut the reference numbers for the tests of models from the full ones.
 
 python tests/golden/trim_models.py PATH/TO/golden/open
 

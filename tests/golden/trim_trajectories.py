@@ -1,4 +1,4 @@
-"""How `trajectories.json` here was cut from the full reference numbers.
+"""Cut `trajectories.json` from the full reference numbers.
 
 python tests/golden/trim_trajectories.py PATH/TO/golden/open
 

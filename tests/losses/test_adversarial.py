@@ -1,4 +1,4 @@
-"""The two players' loss against the definition of cross entropy; and what the judge looks like."""
+"""Both losses against the definition of cross entropy, and the layers of the discriminator."""
 
 import math
 

@@ -69,7 +69,7 @@ def test_it_is_the_definition(seed):
 
 
 def test_its_gradient_is_that_of_the_definition():
-    """Of the less confident view, which learns; the other is a constant."""
+    """The loss of the less confident crop, which learns; the other one is a constant."""
     first, second, bank, *rest = example()
     rest[-2:] = torch.full((7,), 0.5), torch.full((7,), 0.95)
     for place in (first, bank):
@@ -80,7 +80,7 @@ def test_its_gradient_is_that_of_the_definition():
 
 
 def both_ways(first, second, bank, label_1, label_2, bank_label, sure_1, sure_2):
-    """Both directions for every place, whether it learns there or not: twice the work."""
+    """Both directions for every place, even if it does not learn: twice the work."""
 
     def direction(query, goal, label, learns):
         positive = (query * goal.detach()).sum(dim=1) / 0.1
@@ -95,7 +95,7 @@ def both_ways(first, second, bank, label_1, label_2, bank_label, sure_1, sure_2)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_one_direction_has_the_value_and_the_gradients_of_both(seed):
-    """Of more places than are compared with the bank at a time."""
+    """The loss of more places than are compared with the bank at a time."""
     n = BLOCK + 100
     arguments = example(n=n, m=30, seed=seed)
     arguments[-1][::7] = arguments[-2][::7]  # ties

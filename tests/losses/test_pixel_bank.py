@@ -1,4 +1,4 @@
-"""`L_Pixel` with a bank: its definition in plain loops, who is moved, and what a bank keeps."""
+"""`L_Pixel` with a bank: its definition in plain loops, its gradients, and the bank's rows."""
 
 import math
 
@@ -50,7 +50,7 @@ def plain(rows, label, valid, bank, bank_label, temperature, similarity) -> floa
 
 @pytest.mark.parametrize("similarity", [None, 0.1, 0.34, 1.0])
 def test_it_is_the_definition(similarity):
-    """The share of pairs that count is one of anchors and bank together."""
+    """The share of pairs that count is taken of anchors and bank together."""
     rows, bank = unit_rows(14), unit_rows(11, seed=1)
     found = contrast_anchors(
         rows,

@@ -1,4 +1,4 @@
-"""What a plain vision transformer is shown: as many patches as the image has cells of 16 pixels."""
+"""A plain vision transformer gets as many patches as the image has cells of 16 pixels."""
 
 import pytest
 import torch

@@ -151,7 +151,7 @@ def losses_of(prediction: Prediction, label: Tensor, weight: Tensor) -> list[Ten
 
 @pytest.fixture(scope="module")
 def training() -> tuple[HRDA, Prediction, Tensor]:
-    """HRDA, what it answers in training mode, and the label.
+    """HRDA, its prediction in training mode, and the label.
 
     In float64: a single gradient of the first layer is uncertain by 2e-3 in float32.
     """

@@ -33,7 +33,7 @@ def test_resnet_has_the_parameters_of_the_paper(size, millions):
 )
 @pytest.mark.parametrize("size", [(128, 96), (97, 131)])
 def test_dilation_changes_the_grid_and_nothing_else(options, size):
-    """Every 2nd cell of stage 3, every 4th of stage 4, is the cell that there was."""
+    """Every 2nd cell of stage 3, every 4th of stage 4, equals a cell without dilation."""
     torch.manual_seed(0)
     coarse = resnet(settings=tiny(dilated=False, **options)).double().eval()
     fine = resnet(settings=tiny(**options)).double().eval()

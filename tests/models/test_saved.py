@@ -1,4 +1,4 @@
-"""Networks by name and on disk: what is refused, and how."""
+"""Networks by name and on disk, and errors about them."""
 
 import json
 

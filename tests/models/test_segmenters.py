@@ -1,4 +1,4 @@
-"""What every segmenter promises, whichever it is."""
+"""The promises of every segmenter."""
 
 import copy
 import json
@@ -154,7 +154,7 @@ def test_a_saved_network_comes_back_whole(model, tmp_path):
 
 
 def test_the_first_layers_learn_slowly_and_heads_fast(model):
-    """The optimiser gives ten times the rate to what has "head" in its name."""
+    """The optimiser gives ten times the rate to parameters with "head" in their names."""
     heads = {n.split(".")[0] for n, _ in model.named_parameters() if "head" in n}
     others = {n.split(".")[0] for n, _ in model.named_parameters() if "head" not in n}
     assert others == {"backbone"}

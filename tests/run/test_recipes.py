@@ -1,4 +1,4 @@
-"""Names become methods: what each name decides, which terms it has, what it needs of the data."""
+"""Methods by name: the options, terms and needs of each."""
 
 import pytest
 from uda.steps import LABELS, small
@@ -82,7 +82,7 @@ def test_the_feature_distance_is_left_out_where_there_is_nothing_to_stay_near_to
 
 @pytest.mark.parametrize("name", TERMS)
 def test_what_a_term_needs_the_data_are_asked_for(name):
-    """A target term is forgotten nowhere: it asks for a target also beside `source_only`."""
+    """A target term asks for a target also beside `source_only`."""
     options = MethodOptions(name="source_only", terms=[name])
     needs = needs_of(options, chosen_terms(options, default_terms()))
     assert needs.target == (name in ("entropy", "patch", "pair_cross_entropy", "masked"))

@@ -1,4 +1,4 @@
-"""Batches in memory and the real trainer: what the tests of training steps share."""
+"""Batches in memory and the real trainer, for the tests of training steps."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -96,6 +96,6 @@ def batches(count: int = 3) -> Feed:
 
 
 def trained(module: Method, count: int = 3, **options: Any) -> dict[str, Tensor]:
-    """All that a training on `batches(count)` leaves."""
+    """The state after training on `batches(count)`."""
     fit(module, batches(count), **options)
     return module.state_dict()

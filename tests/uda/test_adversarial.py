@@ -1,4 +1,4 @@
-"""The student and the discriminator: who learns what from whom, in numbers."""
+"""The losses and gradients of student and discriminator, in numbers."""
 
 import math
 
@@ -26,7 +26,7 @@ OPTIM = Optim(lr=1e-3, warm_up=0)
 
 
 def judge(logit: float | None = None, **options) -> Discriminator:
-    """A small discriminator, always with the same weights; with a `logit` it always says that."""
+    """A small discriminator with fixed weights; with a `logit`, that is its constant output."""
     torch.manual_seed(3)
     found = Discriminator(CLASSES, width=4, **options)
     if logit is not None:
@@ -61,7 +61,7 @@ def losses_of(method: Adversarial, batch: Batch) -> list[Tensor]:
 
 @pytest.mark.parametrize("student", [small(), Two()], ids=["one output", "two"])
 def test_the_losses_of_a_discriminator_that_always_says_the_same(student):
-    """log 2 where it cannot tell; the halves of its own loss are halves, over all outputs."""
+    """log 2 for a constant logit of 0; both halves of its own loss sum over all outputs."""
     for logit in (0.0, math.log(3)):
         found = losses_of(step_of(student, discriminator=judge(logit)), batch_of())
         as_source, as_target = math.log1p(math.exp(logit)), math.log1p(math.exp(-logit))
@@ -103,7 +103,7 @@ def test_what_the_discriminator_is_shown(shown):
 
 
 class Gradients(Callback):
-    """What everybody's gradient is when the optimiser steps."""
+    """The gradients of all parameters when the optimiser steps."""
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
         self.found = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
@@ -111,7 +111,7 @@ class Gradients(Callback):
 
 @pytest.mark.parametrize("shown", [probability, weighted_self_information])
 def test_in_one_step_each_player_gets_the_gradient_of_its_own_loss(shown):
-    """The student that of `L_ce^S + 0.001 L_adv`, the discriminator that of `L_d`, unweighted."""
+    """The student has that of `L_ce^S + 0.001 L_adv`, the discriminator that of `L_d`."""
     seen, batch = Gradients(), batch_of()
     fit(step_of(shown=shown), Feed([batch]), callbacks=[seen])
 
@@ -164,7 +164,7 @@ def test_the_weight_is_the_students_alone():
 
 
 class Losses(Callback):
-    """What was logged after each step."""
+    """The values that were logged after each step."""
 
     def __init__(self) -> None:
         self.seen = []

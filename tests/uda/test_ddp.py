@@ -31,7 +31,7 @@ STEPS = 3
 
 
 class Follow(TargetTerm):
-    """A pass over the target as it is, with a parameter that no other pass uses."""
+    """A pass over the unchanged target, with a parameter that no other pass uses."""
 
     name = "follow"
 
@@ -102,7 +102,7 @@ def run(world: int) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """For a fresh process: where `pipa` and the tests' modules are; nothing of Lightning's."""
+    """The environment of a fresh process: paths of `pipa` and the tests, without Lightning's."""
     path = os.pathsep.join(map(str, (Path(pipa.__file__).parents[1], Path(__file__).parents[1])))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 

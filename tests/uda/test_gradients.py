@@ -1,4 +1,4 @@
-"""Whom each loss reaches: the whole backbone of the student, its own head, and nobody else."""
+"""The reach of each loss: the whole backbone of the student, its own head, nothing else."""
 
 import pytest
 import torch
@@ -139,7 +139,7 @@ def test_the_feature_distance_moves_the_student_and_not_its_reference():
 
 
 class Gradients(Callback):
-    """Who has a gradient when the optimiser steps."""
+    """The parameters that have a gradient when the optimiser steps."""
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
         self.reached = {name for name, p in module.named_parameters() if p.grad is not None}

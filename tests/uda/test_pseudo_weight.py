@@ -62,7 +62,7 @@ def test_balanced_knows_no_order_of_pixels_or_classes(seed, k):
 
 
 def test_balanced_counts_a_class_that_is_never_sure():
-    """What it is for: with one weight for all, the class that is sure decides alone."""
+    """With one weight for all pixels, a class of sure pixels would decide alone."""
     logits = torch.zeros(1, 2, 2, 4)
     logits[0, 0, 0] = torch.tensor([9.0, 9.0, 9.0, 9.0])
     logits[0, 1, 1] = torch.tensor([0.4, 0.3, 0.2, 0.1])

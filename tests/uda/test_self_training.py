@@ -1,4 +1,4 @@
-"""Training steps through Lightning's trainer: what they depend on, and on nothing else."""
+"""Training steps through Lightning's trainer, and the few things on which they depend."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def method(student=None, **options) -> SelfTraining:
 
 
 def trained(module, feed=None, **options) -> dict[str, Tensor]:
-    """All that a run leaves: student, teacher, heads and bank."""
+    """The state after a run: student, teacher, heads and bank."""
     fit(module, feed or batches(), **options)
     return module.state_dict()
 

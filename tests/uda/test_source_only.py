@@ -1,4 +1,4 @@
-"""Training without a teacher: what the terms add to the source's labels; and what is refused."""
+"""Training without a teacher: the terms' effect, and terms that are refused."""
 
 import pytest
 import torch

@@ -164,7 +164,7 @@ class ReleasedPixelTerm(SourceTerm):
 
 
 class Record(Callback):
-    """What each step used and left, in the reference's words."""
+    """The inputs and results of each step, with the reference's names."""
 
     def __init__(self) -> None:
         self.steps: list[dict] = []
@@ -264,7 +264,7 @@ class Near:
     """Of the distance from the first weights; `value` bounds it where it is rounded away."""
     gradient: float
     pixels: int
-    """So many of 32768 (or 131072) pixels may have another pseudo-label."""
+    """Number of pixels of 32768 (or 131072) that may have another pseudo-label."""
 
 
 EXACT = Near(1e-9, 1e-9, 1e-4, 1e-6, 0)

@@ -1,4 +1,4 @@
-"""What watches a run: pictures in TensorBoard, throughput, names in the bar, and the guard."""
+"""Callbacks: pictures in TensorBoard, throughput, names in the bar, and the guard."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A network and pseudo-labels whose answers are known: what the tests of terms share."""
+"""A network and pseudo-labels with known outputs, for the tests of terms."""
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class Direction(nn.Module):
 
 
 def flat(label: Tensor, confidence: float) -> Pseudo:
-    """What a teacher says that is as sure of every pixel."""
+    """Pseudo-labels of a teacher that is equally sure of every pixel."""
     return Pseudo(label, torch.ones(label.shape), torch.full(label.shape, confidence))
 
 

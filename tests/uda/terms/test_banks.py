@@ -1,4 +1,4 @@
-"""What the terms keep of earlier steps: as much of every class; and without it, the old numbers."""
+"""The terms' banks: equally many rows of every class; without a bank, the old numbers."""
 
 import warnings
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What all terms share: their weight over time, float32, nobody waits for the device."""
+"""The common parts of all terms: weight over time, float32, no waiting for the device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""MinEnt's entropy of the student's predictions: its value by hand, and what it does."""
+"""MinEnt's entropy of the student's predictions: its value by hand, and its effect."""
 
 import math
 

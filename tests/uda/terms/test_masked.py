@@ -1,4 +1,4 @@
-"""Masked consistency: what is hidden, and whose labels it learns."""
+"""Masked consistency: the hidden pixels, and the teacher's labels."""
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -15,7 +15,7 @@ OPTIM = Optim(lr=1e-3, warm_up=0)
 
 
 def test_hidden_blocks_are_the_mean_colour():
-    """Which is 0 for the network, as in MIC; what is hidden makes no difference."""
+    """That is 0 for the network, as in MIC; hidden pixels make no difference."""
     batch, student = batch_of(), Window()
     pseudo = flat(torch.zeros(2, 32, 32, dtype=torch.long), 0.9)
     term = MaskedConsistency(block=8, ratio=0.5)

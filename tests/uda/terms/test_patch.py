@@ -1,4 +1,4 @@
-"""The patch term: which places of a pair are one, which take part, and what is remembered."""
+"""The patch term: which places of a pair match, which take part, and the rows of the bank."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def patch_term(**options) -> PatchTerm:
     ],
 )
 def test_the_same_place_of_both_crops_is_the_positive(size, shift, flipped):
-    """Then its similarity is 1, more than any other's, and the loss at a low temperature 0."""
+    """Its similarity is then 1, the maximum, and the loss at a low temperature is 0."""
     batch = pair_batch(size, shift, flipped)
     here = patch_term()(Given(Window(), batch, labelled_pair(batch)))
     assert here.item() == pytest.approx(0, abs=0.1)
@@ -42,7 +42,7 @@ def test_the_same_place_of_both_crops_is_the_positive(size, shift, flipped):
 
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_places_that_are_not_valid_never_take_part(which):
-    """What such a place shows and is labelled makes no difference."""
+    """The pixels and labels of such a place make no difference."""
     losses = []
     for fill, label in ((0.0, 0), (1.0, 2)):
         batch = pair_batch((48, 48), (8, 8), (False, True))

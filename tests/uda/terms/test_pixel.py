@@ -26,7 +26,7 @@ def test_no_two_classes_to_contrast_is_zero_with_a_finite_gradient(label):
 
 
 def test_pixels_without_a_label_are_no_anchors():
-    """What the network says of them gets no gradient."""
+    """The network's features there get no gradient."""
     view = View([torch.rand(1, 3, 8, 8, requires_grad=True)], Box(slice(0, 32), slice(0, 32)))
     logits = torch.randn(1, CLASSES, 8, 8)
     prediction = Prediction([Output(logits, view.box, 1.0)], view, view)

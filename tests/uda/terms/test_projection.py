@@ -1,4 +1,4 @@
-"""How labels meet the grid of a projection head."""
+"""Labels on the grid of a projection head."""
 
 import torch
 
