@@ -42,7 +42,7 @@ class DurableCheckpoints(TorchCheckpointIO):
             raise PipaError(
                 f"cannot be written ({cause.strerror})",
                 path,
-                "The checkpoint before it is kept: make room, then go on with --resume.",
+                "The checkpoint before it is kept: make room, then continue with --resume.",
             ) from error
 
 
@@ -57,7 +57,9 @@ def in_one_line(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         problem = f"cannot be read or written ({error.strerror or error})"
-        remedy = "The last checkpoint is kept: make room or give rights, then go on with --resume."
+        remedy = (
+            "The last checkpoint is kept: make room or give rights, then continue with --resume."
+        )
         raise PipaError(problem, error.filename or run, remedy) from error
 
 

@@ -85,7 +85,7 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     if resume:
         last = checkpoint_to_resume(out, steps)
     elif has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists():
-        remedy = "Give --resume to go on with it, or another --out."
+        remedy = "Give --resume to continue it, or another --out."
         raise PipaError("holds a run already", out, remedy)
     else:
         last = None

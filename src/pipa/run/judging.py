@@ -106,7 +106,10 @@ def in_words(verdict: Verdict) -> str:
     """Return the verdict on a run in plain words."""
     kept = {
         "better": "Adaptation helped: the adapted model is kept.",
-        "worse": "Adaptation made it worse: the source-only model is kept.",
+        "worse": (
+            "Adaptation made it worse: the source-only model is kept, the adapted one is in"
+            " model_adapted (scores, where there are any, are the adapted model's)."
+        ),
         "not distinguishable": (
             "It is uncertain whether adaptation helped: the adapted model is kept."
         ),

@@ -178,7 +178,7 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--config", action="config", help="experiment file; may stand first, bare")
     parser.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
-    about = "go on with the run in --out; `--resume RUN` needs no other option"
+    about = "resume the run in --out; `--resume RUN` needs no other option"
     parser.add_argument("--resume", type=bool, default=False, help=about)
     about = "target images by which to judge, without labels, whether adaptation helped; 0: none"
     parser.add_argument("--judge", type=int, default=0, help=about)
