@@ -33,8 +33,8 @@ def patch_contrast(
 ) -> Float[Tensor, ""]:
     """`L_Patch` of places that two crops share, in both directions, computed in float32.
 
-    At each place the less confident view learns from the more confident one, which is a constant
-    there, so only that direction is computed. Where both views are equally confident, as two
+    At each place the less confident crop learns from the more confident one, which is a constant
+    there, so only that direction is computed. Where both crops are equally confident, as two
     probabilities that round to 1.0 are, neither learns. The functional form is that of the release
     (PiPa@mmseg/models/uda/dacs.py, which has it from CAC, Lai et al., CVPR 2021); the paper's
     formula has no labels and no confidence.
@@ -50,7 +50,7 @@ def patch_contrast(
         first_confidence: Of the pseudo-classes, in [0, 1]; 0 where a place is not to be used.
         second_confidence: The same of the second crop.
         temperature: tau.
-        threshold: Confidence that the better view must have.
+        threshold: Confidence that the surer crop must have.
 
     Returns:
         Loss of the first crop plus loss of the second, each a mean over the places where that

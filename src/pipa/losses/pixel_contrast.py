@@ -200,10 +200,10 @@ def quotas(
     """How many anchors each group gives, of its hard and of its easy pixels."""
     pixels = size.sum(dim=1)
     used = pixels >= max(1, min_pixels)
-    views = (total // used.sum().clamp(min=1)).clamp(1, per_class)
+    share = (total // used.sum().clamp(min=1)).clamp(1, per_class)
     hard, easy = size.unbind(dim=1)
-    from_hard = torch.minimum(hard, torch.maximum(views // 2, views - easy))
-    from_easy = torch.minimum(easy, views - from_hard)
+    from_hard = torch.minimum(hard, torch.maximum(share // 2, share - easy))
+    from_easy = torch.minimum(easy, share - from_hard)
     return torch.stack([from_hard, from_easy], dim=1) * used[:, None]
 
 

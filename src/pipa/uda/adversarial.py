@@ -33,7 +33,7 @@ from pipa.uda.terms.base import (
 )
 
 Maps = list[tuple[Tensor, float]]
-"""The discriminator's view of one prediction: a map `b k h w` of each output, and its share."""
+"""What the discriminator sees of one prediction: a map `b k h w` of each output, and its share."""
 
 
 class Adversarial(Method):
