@@ -88,6 +88,15 @@ def test_help_loads_neither_torch_nor_lightning():
     assert "pipa train" in done.stdout
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    """As in `pipa predict ... | head -1`."""
+    command = [sys.executable, "-m", "pipa", "--help"]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done.stdout.close()
+    assert (done.wait(), done.stderr.read()) == (0, b"")
+    done.stderr.close()
+
+
 def test_every_public_name_is_there_and_explained():
     for name in pipa.__all__:
         assert getattr(pipa, name).__doc__

@@ -6,6 +6,7 @@ stderr that says what and what to do.
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -59,22 +60,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text at all
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = run(given)
+        code = exit_code(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `pipa predict ... | head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def exit_code(given: list[str]) -> int:
+    """Run one sub-command; print an error of the user's as one line."""
+    try:
+        return run(given)
     except PipaError as error:
         print(f"pipa: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except Interrupted as end:
         print(f"pipa: {end}", file=sys.stderr)
-        code = 128 + end.number
+        return 128 + end.number
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         print("pipa: there is not enough memory for this. Take smaller images.", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 130
 
 
 def out_of_memory(error: Exception) -> bool:
