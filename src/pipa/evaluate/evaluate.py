@@ -3,7 +3,7 @@
 import torch
 from rich.progress import track
 
-from pipa.data.module import labelled_images
+from pipa.data.loading import labelled_images
 from pipa.errors import PipaError
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter

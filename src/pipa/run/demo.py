@@ -27,7 +27,8 @@ from rich.table import Table
 
 from pipa.classes import LabelSpace
 from pipa.data.dataset import open_labelled
-from pipa.data.module import UDAData, labelled_images
+from pipa.data.loading import labelled_images
+from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluate.evaluate import evaluate
 from pipa.evaluate.plots import Series
@@ -171,7 +172,6 @@ def run_method(
             target=STREETS,
             validation=STREETS,
             crop=(96, 128),
-            pair_crop=(96, 128),
             batch_size=4,
             workers=0,
             seed=seed,
