@@ -106,7 +106,8 @@ class Method(L.LightningModule, ABC):
         optimizer.zero_grad()
         schedule.step()
         self.losses = losses
-        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
+        # With prog_bar, Lightning would read every value from the device in every step.
+        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()})
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradients, which float16 training no longer scales at this point."""
