@@ -16,8 +16,9 @@ from pipa.errors import Interrupted, PipaError
 HELP = """\
 pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
 
+  pipa adapt SOURCE TARGET      from two folders to a model, and whether adaptation helped
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
-  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
+  pipa train [CONFIG...]        the same with every choice yours; --data.source A --data.target B
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
   pipa judge RUN...             rank models without labels: did adaptation help?
@@ -36,6 +37,7 @@ A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 
 
 COMMANDS = {
+    "adapt": ("training", "adapt_command"),
     "train": ("training", "train_command"),
     "ablate": ("training", "ablate_command"),
     "compare": ("training", "compare_command"),

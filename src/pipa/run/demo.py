@@ -141,7 +141,7 @@ def run_one(
     write_text(out / MARK, json.dumps({"seed": seed, "steps": steps}))
     callbacks = [ProgressCallback(name, messages)]
     run = run_method(out, name, seed=seed, steps=steps, callbacks=callbacks)
-    return evaluate(run.student, HELD_OUT, quiet=True)
+    return evaluate(run.model, HELD_OUT, quiet=True)
 
 
 class ProgressCallback(Callback):

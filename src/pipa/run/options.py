@@ -17,6 +17,8 @@ from pipa.uda.terms import TERMS
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The experiment files that are installed with pipa."""
 OURS = {
     "logger",
     "callbacks",
@@ -193,13 +195,24 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
 
 
+def experiment_file(name: str) -> str:
+    """Find an experiment file: one on disk, else the one of pipa with that name.
+
+    Args:
+        name: A path, or the name of a file in `pipa/configs`: `own_data_small`, or
+            `configs/own_data_small.yaml`.
+    """
+    own = CONFIGS / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
+    return str(own) if own.is_file() and not Path(name).is_file() else name
+
+
 def spelled_out(given: list[str]) -> list[str]:
     """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
 
     A later file overrides an earlier one.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [part for file in given[:options] for part in ("--config", file)]
+    files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
     words = [*files, *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
     if "--resume" not in words:

@@ -57,8 +57,8 @@ FAR_APART = 4.0
 class Run:
     """The result of a finished run."""
 
-    out: Path
-    student: Segmenter
+    folder: Path
+    model: Segmenter
     """The model that was kept: the student, or the source-only model if that is better."""
     labels: LabelSpace
     result: Result | None
@@ -221,10 +221,15 @@ def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
     if method.style != "auto":
         return method
     assert data.target is not None, "a style needs a target"
-    gap = brightness_gap(data.source, data.target, format=data.format)
+    gap = brightness_gap(data.source, data.target, format=data.format, skipped=skipped_by(data))
     turn = gap > FAR_APART
     log.info("style: the brightness differs by %.1f deviations; turn colours: %s", gap, turn)
     return replace(method, style="colour", style_turn=turn)
+
+
+def skipped_by(data: UDAData) -> list[PipaError] | None:
+    """Return the list that faulty files are added to; None: a fault ends the run."""
+    return data.skipped if data.on_error == "skip" else None
 
 
 def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
@@ -256,9 +261,10 @@ def judge_for(
     if data.target is None:
         remedy = "Leave it out, or take a method that adapts."
         raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    same: dict[str, Any] = {"format": data.format, "skipped": skipped_by(data)}
     return Judge(
-        target_images(data.target, count, format=data.format, resize=data.target_resize),
-        source_pixels(data.source, classes=data.classes, format=data.format),
+        target_images(data.target, count, resize=data.target_resize, **same),
+        source_pixels(data.source, classes=data.classes, **same),
         start=method.start,
         every=validation_interval(trainer),
     )
