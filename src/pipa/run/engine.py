@@ -20,7 +20,7 @@ from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
+from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
@@ -82,6 +82,7 @@ def build_trainer(
         "callbacks": [
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
+            LearningRate(),
             FiniteGuard(),
             PseudoLabels(data.labels.names),
             Pictures(data.labels.colours, every=every),

@@ -10,6 +10,7 @@ import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
+from pipa.evaluate.runs import flat
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
@@ -132,16 +133,6 @@ def differences(before: Any, now: Any) -> list[tuple[str, str]]:
         for name in sorted(old | new)
         if old.get(name) != new.get(name)
     ]
-
-
-def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested options to a dictionary of dotted names."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:
