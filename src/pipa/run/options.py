@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import yaml
@@ -149,6 +149,7 @@ def refuse_impossible(config: Any) -> None:
     """
     at_least(0, config.seed, "seed")
     at_least(0, config.judge, "judge")
+    at_least(0, config.trainer.patience, "trainer.patience")
     for name in ("max_steps", "log_every_n_steps"):
         if (value := config.trainer[name]) is not None:
             at_least(1, value, f"trainer.{name}")
@@ -181,6 +182,12 @@ def add_sections(parser: "ArgumentParser") -> None:
         parser.add_class_arguments(term, name)
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
+    about = "log to this service, too; its package must be installed"
+    parser.add_argument(
+        "--trainer.logger", type=Literal["wandb", "mlflow"] | None, default=None, help=about
+    )
+    about = "end after so many validations without a better mIoU (or judge's score); 0: never"
+    parser.add_argument("--trainer.patience", type=int, default=0, help=about)
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
 
 

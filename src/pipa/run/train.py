@@ -41,6 +41,7 @@ from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
 from pipa.run.options import StudentOptions
+from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
@@ -130,7 +131,8 @@ def train(
             write_text(out / "config.yaml", config)
         hush_lightning()
         judging = judge_for(data, method, trainer, judge) if judge else None
-        callbacks = [*callbacks, *([] if judging is None else [judging]), stop]
+        patience = patience_for(trainer, data, method.start, judged=judging is not None)
+        callbacks = [*callbacks, *([] if judging is None else [judging]), *patience, stop]
         earlier = earlier_metrics(out, last)
         engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
         engine.fit(module, datamodule=data, ckpt_path=last)
