@@ -21,6 +21,7 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa train [CONFIG...]        the same with every choice yours; --data.source A --data.target B
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
+  pipa report RUN...            one HTML page: scores, curves, pictures before and after, settings
   pipa judge RUN...             rank models without labels: did adaptation help?
   pipa eval MODEL DATA          mean IoU on labelled images
   pipa predict MODEL INPUT...   label images, folders, videos
@@ -42,6 +43,7 @@ COMMANDS = {
     "ablate": ("training", "ablate_command"),
     "compare": ("training", "compare_command"),
     "demo": ("training", "demo_command"),
+    "report": ("report", "report_command"),
     "judge": ("models", "judge_command"),
     "eval": ("models", "eval_command"),
     "predict": ("models", "predict_command"),

@@ -134,7 +134,7 @@ def ablate_command(given: list[str]) -> int:
     comparison, faults = ablate(grid, tell=lambda line: print(line, flush=True))
     show(terminal_table(comparison))
     print(*notes(comparison), sep="\n")
-    print(f"wrote {grid.out / 'table.md'}, table.json, table.svg")
+    print(f"wrote {grid.out / 'report.html'}, table.md, table.json, table.svg")
     for fault in faults:
         print(fault)
     return 1 if faults else 0
@@ -146,12 +146,12 @@ def compare_command(given: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="runs, or folders of runs")
     about = "rows that all are compared with, with commas; default: the first"
     parser.add_argument("--against", type=str, default="", help=about)
-    parser.add_argument(
-        "--out", type=Path | None, help="folder for table.md, table.json, table.svg"
-    )
+    about = "folder for report.html, table.md, table.json, table.svg"
+    parser.add_argument("--out", type=Path | None, help=about)
     options = parser.parse_args(given)
 
     from pipa.evaluate.compare import compare
+    from pipa.evaluate.report import write_report
     from pipa.evaluate.runs import find_rows
     from pipa.evaluate.tables import notes, terminal_table, write_tables
     from pipa.run.grid import comma_separated
@@ -160,7 +160,10 @@ def compare_command(given: list[str]) -> int:
     show(terminal_table(comparison))
     print(*notes(comparison), sep="\n")
     if options.out:
-        print("wrote", *write_tables(comparison, options.out))
+        report = options.out / "report.html"
+        runs = {row.name: list(row.folders.values()) for row in comparison.rows}
+        write_report(runs, report, against=comparison.against)
+        print("wrote", report, *write_tables(comparison, options.out))
     return 0
 
 

@@ -1,6 +1,5 @@
 """`pipa adapt`: from two folders to a model, a verdict and a report, with nothing to choose."""
 
-import contextlib
 import os
 from collections.abc import Callable
 from itertools import count
@@ -10,13 +9,11 @@ from typing import Literal, NamedTuple
 from jsonargparse import ArgumentParser
 
 from pipa.data.check import Report, check
-from pipa.data.data_sets import Role
-from pipa.data.dataset import in_classes, run_table, spread_indices
-from pipa.data.find import find_all, parse
+from pipa.data.dataset import run_table
+from pipa.data.find import parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
-from pipa.evaluate.report import GalleryRow, RunRecord, write_report
-from pipa.models.saved import load_segmenter
+from pipa.evaluate.report import write_report
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
 from pipa.run.options import read_experiment
 from pipa.run.train import Run, train
@@ -100,8 +97,13 @@ def adapt(
     given |= {} if classes is None else {"data.classes": classes}
     words = [f"--{name}={value}" for name, value in given.items()]
     words += ["--trainer.enable_progress_bar=false"] if quiet else []
-    run = train(**read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words]))
-    report(run, data, checked, reasons | ({"verdict": run.verdict} if run.verdict else {}))
+    run = train(
+        **read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words]),
+        report=False,
+    )
+    about = [f"{name}: {reason}" for name, reason in reasons.items()]
+    title = f"{data['source']} to {data['target']}"
+    write_report([run.folder], run.folder / "report.html", title=title, about=about)
     return run
 
 
@@ -165,22 +167,3 @@ def free_folder(data: dict[str, str]) -> Path:
     name = "-to-".join(names)
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in count(1))
     return next(folder for folder in folders if not folder.exists())
-
-
-def report(run: Run, data: dict[str, str], checked: Checked, facts: dict[str, str]) -> None:
-    """Write `report.html`; the report of every run takes this function's place."""
-    models = {"model": run.model}
-    if (run.folder / "source_only" / "config.json").is_file():
-        models = {"source-only": load_segmenter(run.folder / "source_only"), **models}
-    role: Role = "target" if checked.validation is None else "validation"
-    files = find_all(data[role], role, labelled=role == "validation")
-    images = in_classes(files, checked.table)
-    rows = []
-    for index in spread_indices(images):
-        with contextlib.suppress(PipaError):  # files that were skipped
-            sample = images.load(index)
-            seen = {name: model.predict(sample.image) for name, model in models.items()}
-            rows.append(GalleryRow(sample.image, sample.label, seen))
-    records = {} if run.result is None else {"model": RunRecord("adapted", run.result)}
-    title = f"{data['source']} to {data['target']}"
-    write_report(run.folder / "report.html", title, records, rows, facts, labels=run.labels)

@@ -16,8 +16,8 @@ log = logging.getLogger("pipa")
 MODEL = ("config.json", "model.safetensors")
 RUN = {
     "": (
-        *("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "demo.json"),
-        *("report.html", ".*.part"),
+        *("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "confusion.csv"),
+        *("report.html", "demo.json", ".*.part"),
     ),
     "checkpoints": ("*.ckpt", ".*.part"),
     "tensorboard": ("events.out.tfevents.*", "hparams.yaml"),

@@ -3,13 +3,14 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
+from pipa.evaluate.runs import flat
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
@@ -136,16 +137,6 @@ def differences(before: Any, now: Any) -> list[tuple[str, str]]:
     ]
 
 
-def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested options to a dictionary of dotted names."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
-
-
 def as_text(parser: "ArgumentParser", config: Any) -> str:
     """Write all options as an experiment file, `null` too, since it is not always the default."""
     text: str = parser.dump(config, skip_unset=False, skip_validation=True)
@@ -160,6 +151,7 @@ def refuse_impossible(config: Any) -> None:
     """
     at_least(0, config.seed, "seed")
     at_least(0, config.judge, "judge")
+    at_least(0, config.trainer.patience, "trainer.patience")
     for name in ("max_steps", "log_every_n_steps"):
         if (value := config.trainer[name]) is not None:
             at_least(1, value, f"trainer.{name}")
@@ -192,6 +184,12 @@ def add_sections(parser: "ArgumentParser") -> None:
         parser.add_class_arguments(term, name)
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
+    about = "log to this service, too; its package must be installed"
+    parser.add_argument(
+        "--trainer.logger", type=Literal["wandb", "mlflow"] | None, default=None, help=about
+    )
+    about = "end after so many validations without a better mIoU (or judge's score); 0: never"
+    parser.add_argument("--trainer.patience", type=int, default=0, help=about)
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
 
 
