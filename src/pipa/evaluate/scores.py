@@ -82,8 +82,8 @@ class Result:
             name: math.nan if stored.get(name) is None else float(stored[name])
             for name in ("miou", "accuracy", "mean_accuracy")
         }
-        found = dict(stored.get("class_accuracy", {}))
-        return cls(iou=dict(stored["iou"]), class_accuracy=found, **number)
+        iou, class_accuracy = dict(stored["iou"]), dict(stored.get("class_accuracy", {}))
+        return cls(number["miou"], iou, number["accuracy"], number["mean_accuracy"], class_accuracy)
 
 
 class Scores(nn.Module):

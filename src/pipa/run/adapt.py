@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from pipa.data.check import Report, check
 from pipa.data.dataset import run_table
-from pipa.data.find import parse
+from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 from pipa.evaluate.report import write_report
@@ -97,10 +97,8 @@ def adapt(
     given |= {} if classes is None else {"data.classes": classes}
     words = [f"--{name}={value}" for name, value in given.items()]
     words += ["--trainer.enable_progress_bar=false"] if quiet else []
-    run = train(
-        **read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words]),
-        report=False,
-    )
+    experiment = read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words])
+    run = train(**experiment, report=False)
     about = [f"{name}: {reason}" for name, reason in reasons.items()]
     title = f"{data['source']} to {data['target']}"
     write_report([run.folder], run.folder / "report.html", title=title, about=about)
