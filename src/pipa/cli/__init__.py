@@ -82,19 +82,29 @@ def exit_code(given: list[str]) -> int:
     except Interrupted as end:
         print(f"pipa: {end}", file=sys.stderr)
         return 128 + end.number
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print("pipa: there is not enough memory for this. Take smaller images.", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (line := of_the_machine(error)):
+            raise
+        print(f"pipa: {line}", file=sys.stderr)
+        return 2
+
+
+def of_the_machine(error: Exception) -> str:
+    """What an error says if memory or the file system is its cause; empty for any other."""
+    if isinstance(error, OSError) and error.filename is not None:  # a name too long, no rights
+        where = os.fsdecode(error.filename)
+        return str(PipaError(f"cannot be read or written ({error.strerror})", where))
+    if out_of_memory(error):
+        return "there is not enough memory for this. Take smaller images."
+    return ""
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python, of torch on the CPU, or of torch on a GPU says so."""
-    words = ("can't allocate memory", "out of memory")
+    """Whether an error of Python, of OpenCV, of torch on the CPU, or of torch on a GPU says so."""
+    words = ("can't allocate memory", "out of memory", "Insufficient memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from pipa.classes import LabelSpace
 from pipa.data.data_sets import Role
 from pipa.data.dataset import Sample, Segmentation, in_classes, open_labelled, run_table
+from pipa.data.faults import listed, unread
 from pipa.data.find import find_all
 from pipa.data.labels import ClassTable, count_pixels
 from pipa.data.layouts import Files
@@ -31,7 +32,8 @@ class Report:
 
     Args:
         table: Summary: the classes, their share of the pixels, in how many images they are.
-        faults: `file: what is wrong` for every fault.
+        faults: `file: what is wrong`, or `N files: what is wrong`, for every kind of fault.
+        count: How many files are faulty.
         images: How many images there are.
         sizes: Heights and widths that occur.
         labels: The classes; None if there are no labels.
@@ -40,6 +42,7 @@ class Report:
 
     table: Table
     faults: list[str]
+    count: int
     images: int
     sizes: set[tuple[int, int]]
     labels: LabelSpace | None
@@ -74,8 +77,8 @@ def check(
     kinds = labels.num_classes if labels is not None else 0
     if sheet is not None:
         write_png(sheet, picture_sheet(images, labels))
-    faults = [str(fault) for fault in files.faults]
-    faults += [str(PipaError("is the label of no image", path)) for path in sorted(files.spare)]
+    faults = [*files.faults, *unread(files)]
+    faults += [PipaError("is the label of no image", path) for path in sorted(files.spare)]
     counts, sizes = np.zeros((len(images), kinds), np.int64), set()
 
     def look(index: int) -> tuple[tuple[int, int], Int[np.ndarray, " k"]] | PipaError:
@@ -89,12 +92,12 @@ def check(
 
     for index, seen in enumerate(in_threads(look, len(images), "Reading every file")):
         if isinstance(seen, PipaError):
-            faults.append(str(seen))
+            faults.append(seen)
         else:
             sizes.add(seen[0])
             counts[index] = seen[1]
     summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
-    return Report(summary, faults, len(images), sizes, labels, counts)
+    return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts)
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:

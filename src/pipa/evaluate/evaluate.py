@@ -8,7 +8,7 @@ from rich.progress import track
 from pipa.batch import Labelled
 from pipa.classes import LabelSpace
 from pipa.data.loading import labelled_images
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
@@ -32,8 +32,10 @@ def evaluate(
         quiet: Show no progress bar.
 
     Raises:
-        PipaError: The data's classes differ from the model's, or a file is bad.
+        PipaError: The data's classes differ from the model's, a file is bad, or a side is 0.
     """
+    for side in resize or ():
+        at_least(1, side, "resize")
     images, labels = labelled_images(data, classes, resize=resize)
     if labels.num_classes != model.num_classes:
         raise PipaError(

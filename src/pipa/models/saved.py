@@ -183,6 +183,8 @@ def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
     if plain is None:
         return None
     colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
+    if not all(0 <= value <= 255 for colour in colours for value in colour):
+        raise ValueError("a colour is not three numbers from 0 to 255")
     return LabelSpace(tuple(plain["names"]), colours)
 
 

@@ -147,7 +147,7 @@ def in_words(checked: Checked) -> str:
     ]
     if checked.validation is not None:
         parts.append(f"{checked.validation.images} to score on")
-    faults = sum(len(one.faults) for one in checked[1:] if one is not None)
+    faults = sum(one.count for one in checked[1:] if one is not None)
     return f"{'; '.join(parts)}; {faults or 'no'} {'fault' if faults == 1 else 'faults'}"
 
 

@@ -1,16 +1,20 @@
 """Experiment files: their sections are signatures, so that `--help` and YAML agree with code."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
+import torch
 import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
 from pipa.evaluate.runs import flat
+from pipa.files.plain_yaml import read_yaml
+from pipa.files.threads import available_cores
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
@@ -38,12 +42,20 @@ OURS = {
 """Arguments of Lightning's trainer that pipa sets itself."""
 
 
+SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
+"""Names of the sections."""
+
+
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
 
 
-MOST_RATE = 1e20
-"""The largest learning rate; with its factors, more is no number in float32."""
+MOST_RATE, MOST_FACTOR = 1e20, 1e10
+"""The largest learning rate, and its factors'; with them, more is no number in float32."""
+
+
+LARGEST = 2**53
+"""The largest whole number of any option; torch and Lightning fail in many ways at larger ones."""
 
 
 @dataclass
@@ -77,8 +89,10 @@ class StudentOptions:
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
+    words = spelled_out(given)
+    refuse_no_yaml(words)
     try:
-        config = parser.parse_args(spelled_out(given))
+        config = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
         raise PipaError(f"is no YAML ({error})", "the experiment file") from error
     options = build_sections(parser, config)
@@ -91,12 +105,38 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     return {**options, **own, "resume": resume, "config": text}
 
 
+def refuse_no_yaml(words: list[str]) -> None:
+    """Read the experiment files once, strictly, before jsonargparse does.
+
+    Raises:
+        PipaError: A file is none.
+    """
+    for option, word in zip(["", *words], words, strict=False):
+        name = word if option == "--config" else word.partition("--config=")[2]
+        if name and os.path.isfile(name):
+            refuse_wrong_file(Path(name))
+
+
+def refuse_wrong_file(file: Path) -> None:
+    """Read an experiment file; its sections must hold options.
+
+    Raises:
+        PipaError: It is no YAML, holds an option twice, or a section holds something else.
+    """
+    remedy = "It should look like the files in configs/."
+    content = read_yaml(file, remedy)
+    for section, value in content.items() if isinstance(content, dict) else ():
+        if section in SECTIONS and not isinstance(value, dict | None):
+            raise PipaError(f"`{section}` holds no options", file, remedy)
+
+
 def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     """Build the arguments of `train` that are sections.
 
     Raises:
         PipaError: An option has an impossible value.
     """
+    refuse_large(config)
     refuse_impossible(config)
     built = parser.instantiate(config)
     config.method.momentum = built.method.momentum  # the file says which default was chosen
@@ -158,13 +198,38 @@ def refuse_impossible(config: Any) -> None:
     if config.data.batch_size > MOST_IMAGES:
         problem = f"is {config.data.batch_size}, must be at most {MOST_IMAGES}"
         raise PipaError(problem, "--data.batch_size")
-    if not 0 <= config.optim.lr <= MOST_RATE:
-        raise PipaError(f"is {config.optim.lr}, must be 0 to {MOST_RATE:g}", "--optim.lr")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(
             f"is {every}", "--trainer.val_check_interval", "It counts steps: 1, 2, 3, ..."
         )
+
+
+def refuse_large(config: Any) -> None:
+    """Reject numbers that torch, Lightning or the machine cannot take.
+
+    Raises:
+        PipaError: A number is too large, or a factor is negative.
+    """
+    for name, value in flat(config.as_dict()).items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise PipaError(f"is {value}, which is too large", f"--{name}")
+    for name, value, most in (
+        ("seed", config.seed, 2**32 - 1),
+        ("optim.lr", config.optim.lr, MOST_RATE),
+        ("optim.head", config.optim.head, MOST_FACTOR),
+        ("optim.decay", config.optim.decay, MOST_FACTOR),
+        ("optim.power", config.optim.power, MOST_FACTOR),
+        ("method.momentum", config.method.momentum, 1),
+        ("masked.momentum", config.masked.momentum, 1),
+    ):
+        if value is not None and not 0 <= value <= most:
+            raise PipaError(f"is {value}, must be 0 to {most:.10g}", f"--{name}")
+    processes, most = str(config.trainer.devices), max(8, 2 * available_cores())
+    if processes.isdigit() and int(processes) > max(most, torch.cuda.device_count()):
+        raise PipaError(f"is {processes}; this machine has not so many", "--trainer.devices")
+    if str(config.trainer.precision).startswith("64"):
+        raise PipaError("is 64, and images are float32", "--trainer.precision")
 
 
 def add_sections(parser: "ArgumentParser") -> None:
