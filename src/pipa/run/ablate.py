@@ -72,7 +72,11 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
     runs = {row.name: list(row.folders.values()) for row in rows}
-    write_report(runs, grid.out / "report.html", title=grid.out.name, against=comparison.against)
+    page = grid.out / "report.html"
+    try:
+        write_report(runs, page, title=grid.out.name, against=comparison.against)
+    except PipaError as error:
+        faults.append(f"there is no report: {error}")
     return comparison, faults
 
 
