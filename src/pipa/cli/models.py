@@ -163,7 +163,7 @@ def export_command(given: list[str]) -> int:
 
 def _quantised(options: Any) -> str:
     """Replace an ONNX file by its INT8 form; say what that costs."""
-    from pipa.data.module import labelled_images
+    from pipa.data.loading import labelled_images
     from pipa.deploy.int8 import quantise
     from pipa.deploy.onnx_file import OnnxSegmenter
     from pipa.evaluate.evaluate import evaluate

@@ -113,6 +113,8 @@ def train_command(given: list[str]) -> int:
 
     about = "Train or adapt a segmenter. Every option can stand in CONFIG, a YAML file."
     run = train(**read_experiment(new_parser("train", about), given))
+    if not run.is_first:
+        return 0
     if run.result is not None:
         print_scores(run.result)
     if run.verdict:

@@ -16,6 +16,7 @@ from pipa.evaluate.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.run.recipes import MethodOptions, chosen_terms
+from pipa.run.speed import Speed
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
 
@@ -101,7 +102,8 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
         refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
     resume = config.pop("resume")  # of this call only
     text = as_text(parser, config)
-    own = {"out": out, "seed": config.seed, "judge": config.judge}
+    speed = Speed(config.compile, config.checkpoint, config.accumulate)
+    own = {"out": out, "seed": config.seed, "judge": config.judge, "speed": speed}
     return {**options, **own, "resume": resume, "config": text}
 
 
@@ -156,7 +158,7 @@ def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
         before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return  # `train` reports the fault of the folder
-    free = ("out", "resume", "config", "data.workers", "data.cache")
+    free = ("out", "resume", "config", "data.workers", "data.cache", "compile", "checkpoint")
     changed = [
         word
         for name, word in differences(before, options)
@@ -241,6 +243,12 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--resume", type=bool, default=False, help=about)
     about = "target images by which to judge, without labels, whether adaptation helped; 0: none"
     parser.add_argument("--judge", type=int, default=0, help=about)
+    about = "compile backbone, heads and teacher; the first step takes minutes"
+    parser.add_argument("--compile", type=bool, default=False, help=about)
+    about = "compute the backbone's blocks again in the backward pass: less memory, more time"
+    parser.add_argument("--checkpoint", type=bool, default=False, help=about)
+    about = "parts of a batch that go through one after the other, before one update"
+    parser.add_argument("--accumulate", type=int, default=1, help=about)
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
@@ -270,7 +278,7 @@ def experiment_file(name: str) -> str:
 
 
 def spelled_out(given: list[str]) -> list[str]:
-    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
+    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, bare switches.
 
     A later file overrides an earlier one.
     """
@@ -278,6 +286,7 @@ def spelled_out(given: list[str]) -> list[str]:
     files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
     words = [*files, *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
+    words = [f"{word}=true" if bare(words, i) else word for i, word in enumerate(words)]
     if "--resume" not in words:
         return words
     index = words.index("--resume")
@@ -289,3 +298,10 @@ def spelled_out(given: list[str]) -> list[str]:
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
     kept = [*words[:index], *words[index + 2 :]]
     return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]
+
+
+def bare(words: list[str], index: int) -> bool:
+    """Whether a word is a switch without a value."""
+    following = words[index + 1 : index + 2]
+    alone = not following or following[0].startswith("-")
+    return words[index] in ("--compile", "--checkpoint") and alone

@@ -30,19 +30,21 @@ from pipa.models.layout import use_fast_layout
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.checkpoints import in_one_line
-from pipa.run.engine import (
-    build_trainer,
-    earlier_metrics,
+from pipa.run.devices import (
     environment,
-    hush_lightning,
+    settle_devices,
+    tell_of_batch,
+    told_of_losses,
     training_device,
 )
+from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
 from pipa.run.options import StudentOptions
 from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
+from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.terms import Term
@@ -66,6 +68,8 @@ class Run:
     """Scores of the final student on the validation data, if there is any."""
     verdict: str = ""
     """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
+    is_first: bool = True
+    """Whether this is the process, of several, that reports and writes."""
 
 
 def train(
@@ -77,6 +81,7 @@ def train(
     optim: Optim,
     trainer: Mapping[str, Any],
     terms: Sequence[Term] | None = None,
+    speed: Speed | None = None,
     seed: int = 0,
     judge: int = 0,
     resume: bool = False,
@@ -94,6 +99,7 @@ def train(
         optim: Learning rate, schedule, clipping.
         trainer: Arguments of Lightning's trainer; `max_steps` is needed.
         terms: The method's terms; None: those that `method` names, with their defaults.
+        speed: Compiling, and less memory; None: neither.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         judge: Target images by which to judge, without labels, whether adaptation helped; the
             source-only model is kept if it did not. 0: no judgement.
@@ -109,13 +115,15 @@ def train(
     """
     since = time.perf_counter()
     steps = trainer["max_steps"]
+    speed = speed or Speed()
+    trainer = settle_devices(trainer)
     terms = chosen_terms(method, default_terms()) if terms is None else terms
     data = answer(data, method, terms, steps)
     method = settle_style(method, data)
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), warnings.catch_warnings():
+    with stop.listening(), in_one_line(out), told_of_losses(out), warnings.catch_warnings():
         module = set_up(
             out,
             data,
@@ -127,20 +135,23 @@ def train(
             seed=seed,
             last=last,
         )
+        speed.prepare(module, data.batch_size)
         if config is not None:
             write_text(out / "config.yaml", config)
         hush_lightning()
         judging = judge_for(data, method, trainer, judge) if judge else None
         patience = patience_for(trainer, data, method.start, judged=judging is not None)
-        callbacks = [*callbacks, *([] if judging is None else [judging]), *patience, stop]
+        watching = [] if judging is None else [judging]
+        callbacks = [*speed.callbacks, *callbacks, *watching, *patience, stop]
         earlier = earlier_metrics(out, last)
         engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
+        tell_of_batch(engine, data.batch_size, optim.lr)
         engine.fit(module, datamodule=data, ckpt_path=last)
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
         stop.waits = True  # what is left takes seconds
         if not engine.is_global_zero:
-            return Run(out, module.student, data.labels, result)
+            return Run(out, module.student, data.labels, result, is_first=False)
         before = None if judging is None else score_source_only(judging, module, data, engine)
         # Of a run that was resumed, this process knows the end only.
         seconds = None if resume else time.perf_counter() - since

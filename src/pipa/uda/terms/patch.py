@@ -13,6 +13,7 @@ from pipa.batch import IGNORE_INDEX, CropPair
 from pipa.errors import at_least
 from pipa.losses.patch_contrast import align, patch_contrast
 from pipa.models.segmenter import Segmenter
+from pipa.uda.processes import in_turn
 from pipa.uda.teacher import Pseudo
 from pipa.uda.terms.base import Given, TargetTerm
 from pipa.uda.terms.pair import PairPass
@@ -100,10 +101,10 @@ class PatchTerm(TargetTerm):
         loss = patch_contrast(
             first,
             second,
-            torch.cat([negative.detach(), self.bank]),
+            torch.cat([in_turn(negative), self.bank]),
             places.label[here],
             places.label[there],
-            torch.cat([places.label[others], self.bank_label]),
+            torch.cat([in_turn(places.label[others]), self.bank_label]),
             places.confidence[here] * sure,
             places.confidence[there] * sure,
             temperature=self.temperature,
@@ -112,7 +113,7 @@ class PatchTerm(TargetTerm):
         )
         with torch.no_grad():
             kept = head(features, evenly) if self.balanced else negative.detach()
-        self._update_bank(kept, places.label[evenly])
+        self._update_bank(in_turn(kept), in_turn(places.label[evenly]))
         return loss
 
     def _update_bank(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
