@@ -5,13 +5,23 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipa.batch import Batch
 from pipa.errors import PipaError
+from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import SourceTerm
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput, side_by_side
+from pipa.uda.terms import PatchTerm, PixelTerm, SourceTerm
+from pipa.uda.watch import (
+    FiniteGuard,
+    LearningRate,
+    Pictures,
+    Progress,
+    PseudoLabels,
+    Throughput,
+    side_by_side,
+)
 from uda.steps import LABELS, Feed, batch_of, fit, small
 
 
@@ -96,6 +106,21 @@ def test_throughput_counts_source_and_target():
     assert seen[1][1] > 0
 
 
+def test_the_rate_of_each_step_and_the_sure_pseudo_labels_are_logged(tmp_path):
+    """With power 1 and no warm-up the rate falls by a quarter of the first in each of 4 steps."""
+    board = TensorBoardLogger(tmp_path, name=None, version="board")
+    module = SelfTraining(small(), LABELS, optim=Optim(lr=1.0e-9, warm_up=0), confidence=0.0)
+    callbacks = [LearningRate(), PseudoLabels(LABELS.names)]
+    feed = Feed([batch_of(seed) for seed in range(4)])
+    fit(module, feed, logger=board, callbacks=callbacks, log_every_n_steps=2)
+    board.finalize("success")
+    found = events(tmp_path / "board")
+    assert [rate.value for rate in found.Scalars("lr")] == pytest.approx([0.75e-9, 0.25e-9])
+    assert [sure.value for sure in found.Scalars("pseudo/sure")] == [1.0, 1.0]
+    shares = [found.Scalars(f"pseudo_share/{name}")[-1].value for name in LABELS.names]
+    assert sum(shares) == pytest.approx(1)
+
+
 def test_the_bar_has_short_names(capsys):
     class Look(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
@@ -111,3 +136,36 @@ def test_the_bar_has_short_names(capsys):
     )
     assert {"source", "mixed"} <= set(names)
     assert not any("/" in name or name == "v_num" for name in names)
+
+
+class Reads(TorchDispatchMode, Callback):
+    """The steps in which Python asked a tensor for its value, and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.found = 0, {}
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.now = index + 1
+
+    def on_train_epoch_end(self, trainer, module):
+        self.now = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if self.now and function is torch.ops.aten._local_scalar_dense.default:
+            self.found[self.now] = self.found.get(self.now, 0) + 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_that_does_not_log_reads_no_value():
+    module = SelfTraining(small(), LABELS, source_terms=[PixelTerm()], target_terms=[PatchTerm()])
+    feed = Feed([batch_of(seed) for seed in range(5)])
+    with Reads() as reads:
+        fit(
+            module,
+            feed,
+            callbacks=[Progress(refresh_rate=3), Throughput(), FiniteGuard(), reads],
+            enable_progress_bar=True,
+            log_every_n_steps=4,
+        )
+    assert reads.found.keys() <= {4}, reads.found

@@ -16,10 +16,12 @@ from pipa.errors import Interrupted, PipaError
 HELP = """\
 pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
 
+  pipa adapt SOURCE TARGET      from two folders to a model, and whether adaptation helped
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
-  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
+  pipa train [CONFIG...]        the same with every choice yours; --data.source A --data.target B
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
+  pipa report RUN...            one HTML page: scores, curves, pictures before and after, settings
   pipa judge RUN...             rank models without labels: did adaptation help?
   pipa eval MODEL DATA          mean IoU on labelled images
   pipa predict MODEL INPUT...   label images, folders, videos
@@ -36,10 +38,12 @@ A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 
 
 COMMANDS = {
+    "adapt": ("training", "adapt_command"),
     "train": ("training", "train_command"),
     "ablate": ("training", "ablate_command"),
     "compare": ("training", "compare_command"),
     "demo": ("training", "demo_command"),
+    "report": ("report", "report_command"),
     "judge": ("models", "judge_command"),
     "eval": ("models", "eval_command"),
     "predict": ("models", "predict_command"),

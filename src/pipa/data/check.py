@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipa.classes import LabelSpace
+from pipa.data.data_sets import Role
 from pipa.data.dataset import Sample, Segmentation, in_classes, open_labelled, run_table
 from pipa.data.faults import listed, unread
 from pipa.data.find import find_all
-from pipa.data.labels import count_pixels
+from pipa.data.labels import ClassTable, count_pixels
 from pipa.data.layouts import Files
 from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
 from pipa.errors import PipaError
@@ -48,20 +49,29 @@ class Report:
     counts: Int[np.ndarray, "n k"]
 
 
-def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> Report:
+def check(
+    spec: str,
+    classes: str | None = None,
+    sheet: Path | None = None,
+    *,
+    role: Role = "source",
+    table: ClassTable | None = None,
+) -> Report:
     """Read every file of a data set; check that it can be read, its pair, its size and its ids.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`; without a folder of labels, images alone are checked.
         classes: The classes that the labels should hold; None: the data set's own.
         sheet: Write a sheet of pictures, images beside their coloured labels, to this PNG.
+        role: What the data are for: decides the split; labels of a target are not looked for.
+        table: The run's classes, where they are known; then `classes` is ignored.
 
     Raises:
         PipaError: The data set is not there, or there is no class table.
     """
-    files = _find(spec)
+    files = _find(spec, role)
     labelled = any(pair.label is not None for pair in files.pairs)
-    run = run_table(files, classes) if labelled else None
+    run = None if not labelled else table or run_table(files, classes)
     labels = None if run is None else run.labels
     images = Segmentation(files, None) if run is None else in_classes(files, run)
     kinds = labels.num_classes if labels is not None else 0
@@ -86,8 +96,8 @@ def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> R
         else:
             sizes.add(seen[0])
             counts[index] = seen[1]
-    table = _summary(spec, len(images), sizes, len(faults), labels, counts)
-    return Report(table, listed(faults), len(faults), len(images), sizes, labels, counts)
+    summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
+    return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts)
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:
@@ -134,15 +144,15 @@ def picture_sheet(
     return np.vstack(rows)
 
 
-def _find(spec: str) -> Files:
+def _find(spec: str, role: Role) -> Files:
     """List the files with labels, or without if there is no folder of labels."""
     try:
-        return find_all(spec, "source", labelled=True)
+        return find_all(spec, role, labelled=role != "target")
     except PipaError as error:
         if error.where is None or Path(error.where).exists():
             raise
         try:
-            return find_all(spec, "source", labelled=False)
+            return find_all(spec, role, labelled=False)
         except PipaError:
             raise error from None
 

@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from pipa.errors import PipaError
 from pipa.files.writing import replacing
-from pipa.models.checkpoint import read_checkpoint
+from pipa.models.checkpoint import checkpoints_of, read_checkpoint
 
 log = logging.getLogger("pipa")
 
@@ -93,11 +93,8 @@ def newest_checkpoint(run: Path) -> Path | None:
     Raises:
         PipaError: All checkpoints are damaged.
     """
-    folder = run / "checkpoints"
-    by_step = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
-    files = [file for file in (folder / "last.ckpt", *reversed(by_step)) if file.is_file()]
     faults = []
-    for file in files:
+    for file in checkpoints_of(run):
         try:
             refuse_damaged(file)
         except PipaError as error:

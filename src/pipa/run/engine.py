@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import platform
 import subprocess
 import warnings
@@ -14,13 +15,19 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
+from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
 
 PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
@@ -67,7 +74,9 @@ def build_trainer(
         # Terms that start late leave projection heads without a gradient.
         given["strategy"] = "ddp_find_unused_parameters_true"
     every = validation_interval(given)
-    given.pop("val_check_interval", None)
+    for own in ("val_check_interval", "patience"):
+        given.pop(own, None)
+    further = further_loggers(out, given.pop("logger", None))
     others = given.pop("plugins", None) or []
     others = others if isinstance(others, list) else [others]
     ours: dict[str, Any] = {
@@ -78,10 +87,12 @@ def build_trainer(
         "logger": [
             TensorBoardLogger(out, name=None, version="tensorboard"),
             table,
+            *further,
         ],
         "callbacks": [
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
+            LearningRate(),
             FiniteGuard(),
             PseudoLabels(data.labels.names),
             Pictures(data.labels.colours, every=every),
@@ -103,6 +114,30 @@ def build_trainer(
     except (MisconfigurationException, TypeError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
+
+
+def further_loggers(out: Path, name: str | None) -> list[Logger]:
+    """Build Lightning's logger for a service, beside those that write into the run's folder.
+
+    Args:
+        out: The run's folder, whose name is that of the run.
+        name: "wandb" or "mlflow"; None: no further logger. MLflow writes to the address in
+            `MLFLOW_TRACKING_URI`, or to `mlflow.db` beside the run.
+
+    Raises:
+        PipaError: The package is not installed, or the service refuses.
+    """
+    if name is None:
+        return []
+    local = f"sqlite:///{out.parent.resolve() / 'mlflow.db'}"
+    try:
+        if name == "wandb":
+            return [WandbLogger(name=out.name, save_dir=out, project="pipa")]
+        address = os.environ.get("MLFLOW_TRACKING_URI") or local
+        return [MLFlowLogger("pipa", run_name=out.name, tracking_uri=address)]
+    except ModuleNotFoundError as error:
+        remedy = f"`pip install {name}` brings it."
+        raise PipaError(f"needs the package {name}", "--trainer.logger", remedy) from error
 
 
 def validation_interval(options: Mapping[str, Any]) -> int:

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
+from pipa.evaluate.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.run.recipes import MethodOptions, chosen_terms
@@ -21,6 +22,8 @@ from pipa.uda.terms import TERMS
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The experiment files that are installed with pipa."""
 OURS = {
     "logger",
     "callbacks",
@@ -174,16 +177,6 @@ def differences(before: Any, now: Any) -> list[tuple[str, str]]:
     ]
 
 
-def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested options to a dictionary of dotted names."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
-
-
 def as_text(parser: "ArgumentParser", config: Any) -> str:
     """Write all options as an experiment file, `null` too, since it is not always the default."""
     text: str = parser.dump(config, skip_unset=False, skip_validation=True)
@@ -198,6 +191,7 @@ def refuse_impossible(config: Any) -> None:
     """
     at_least(0, config.seed, "seed")
     at_least(0, config.judge, "judge")
+    at_least(0, config.trainer.patience, "trainer.patience")
     for name in ("max_steps", "log_every_n_steps"):
         if (value := config.trainer[name]) is not None:
             at_least(1, value, f"trainer.{name}")
@@ -255,7 +249,24 @@ def add_sections(parser: "ArgumentParser") -> None:
         parser.add_class_arguments(term, name)
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
+    about = "log to this service, too; its package must be installed"
+    parser.add_argument(
+        "--trainer.logger", type=Literal["wandb", "mlflow"] | None, default=None, help=about
+    )
+    about = "end after so many validations without a better mIoU (or judge's score); 0: never"
+    parser.add_argument("--trainer.patience", type=int, default=0, help=about)
     parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+
+
+def experiment_file(name: str) -> str:
+    """Find an experiment file: one on disk, else the one of pipa with that name.
+
+    Args:
+        name: A path, or the name of a file in `pipa/configs`: `own_data_small`, or
+            `configs/own_data_small.yaml`.
+    """
+    own = CONFIGS / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
+    return str(own) if own.is_file() and not Path(name).is_file() else name
 
 
 def spelled_out(given: list[str]) -> list[str]:
@@ -264,7 +275,7 @@ def spelled_out(given: list[str]) -> list[str]:
     A later file overrides an earlier one.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [part for file in given[:options] for part in ("--config", file)]
+    files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
     words = [*files, *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
     if "--resume" not in words:

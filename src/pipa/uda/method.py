@@ -106,7 +106,8 @@ class Method(L.LightningModule, ABC):
         optimizer.zero_grad()
         schedule.step()
         self.losses = losses
-        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()}, prog_bar=True)
+        # With prog_bar, Lightning would read every value from the device in every step.
+        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()})
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradients, which float16 training no longer scales at this point."""
@@ -118,9 +119,10 @@ class Method(L.LightningModule, ABC):
             self.scores.update(slide(self.student, batch.image).argmax(1), batch.label)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean IoU in percent."""
+        """Log the mean IoU and that of each class, in percent."""
         self.result, self.scored_at = self.scores.result(), self.global_step
         self.log("miou", self.result.miou, prog_bar=True)
+        self.log_dict({f"iou/{k}": v for k, v in self.result.iou.items() if v is not None})
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:

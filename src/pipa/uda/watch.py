@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -16,8 +16,11 @@ from torch.nn import functional as F
 from pipa.batch import Batch
 from pipa.errors import PipaError
 from pipa.uda.method import Method
+from pipa.uda.self_training import SelfTraining
 
 log = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
 
 
 class Progress(TQDMProgressBar):
@@ -34,10 +37,20 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.set_description("training")
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return metrics with short names, `source=0.41, mixed=0.12`, without a version number."""
+        """Return the losses of the last step, `source=0.41, mixed=0.12`, and the other metrics.
+
+        The bar asks when it is drawn, so that only then a step waits for the device.
+        """
         found = super().get_metrics(trainer, pl_module)
         found.pop("v_num", None)
-        return {name.removeprefix("loss/"): value for name, value in found.items()}
+        losses = pl_module.losses if isinstance(pl_module, Method) else {}
+        return read_losses(losses) | found
+
+
+def read_losses(losses: Mapping[Key, Tensor]) -> dict[Key, float]:
+    """Return the values of losses, in one transfer from the device."""
+    values = torch.stack([loss.float() for loss in losses.values()]).tolist() if losses else []
+    return dict(zip(losses, values, strict=True))
 
 
 class Throughput(Callback):
@@ -55,8 +68,21 @@ class Throughput(Callback):
             self.images += len(batch.target.image)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
-            module.log("images_per_second", self.images / (now - self.since), prog_bar=True)
+            module.log("images_per_second", self.images / (now - self.since))
             self.since, self.images = now, 0
+
+
+class LearningRate(Callback):
+    """Logs the learning rate of the schedule: that of a parameter without a factor of its own."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        """Log the rate of the step that begins, where the other numbers are logged."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            assert isinstance(module, Method)
+            group = trainer.optimizers[0].param_groups[0]
+            module.log("lr", module.optim.lr * group["lr"] / (group["initial_lr"] or 1.0))
 
 
 class FiniteGuard(Callback):
@@ -95,10 +121,10 @@ class FiniteGuard(Callback):
             PipaError: A loss or a weight is not finite.
         """
         kept, self.losses = self.losses, []
-        names = [(name, step) for step, losses in kept for name in losses]
-        values = [loss.float() for _, losses in kept for loss in losses.values()]
-        found = torch.stack(values).tolist() if values else []
-        for (name, step), value in zip(names, found, strict=True):
+        found = read_losses(
+            {(name, step): loss for step, losses in kept for name, loss in losses.items()}
+        )
+        for (name, step), value in found.items():
             if not math.isfinite(value):
                 remedy = "Lower --optim.lr or the weight of that term, or train in float32."
                 raise PipaError(f"loss/{name} is {value} at step {step}", remedy=remedy)
@@ -129,7 +155,9 @@ class PseudoLabels(Callback):
     """Logs the classes of pseudo-labels; warns once of a class that vanishes or swallows others.
 
     The first pseudo-labels are those of the source-only student: the shares of the classes are
-    compared with these. It logs `pseudo/weight`, the mean weight, and the share of each class.
+    compared with these. It logs the share of each class as `pseudo_share/CLASS`, and
+    `pseudo/weight`, the mean weight, and `pseudo/sure`, the share of pixels whose probability
+    reaches the teacher's `confidence`.
 
     Args:
         names: Names of the classes.
@@ -139,6 +167,7 @@ class PseudoLabels(Callback):
         self.names = tuple(names)
         self.count: Tensor | None = None
         self.weight: Tensor | float = 0.0
+        self.sure: Tensor | float = 0.0
         self.steps = 0
         self.first: list[float] | None = None
         self.warned = False
@@ -147,21 +176,26 @@ class PseudoLabels(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Count on the device; read the counts only at steps that log."""
-        last = module.last_step if isinstance(module, Method) else None
-        if last is None or last.pseudo is None:
+        if not isinstance(module, SelfTraining):
             return
-        label = last.pseudo.label.flatten()
+        pseudo = None if module.last_step is None else module.last_step.pseudo
+        if pseudo is None:
+            return
+        label = pseudo.label.flatten()
         if self.count is None:
             self.count = torch.zeros(len(self.names), device=label.device)
         self.count.scatter_add_(0, label, torch.ones_like(label, dtype=self.count.dtype))
-        self.weight = self.weight + last.pseudo.weight.mean()
+        self.weight = self.weight + pseudo.weight.mean()
+        sure = pseudo.confidence >= module.teacher.confidence
+        self.sure = self.sure + sure.float().mean()
         self.steps += 1
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             shares = (self.count / self.count.sum()).tolist()
-            logged = {f"pseudo/{name}": s for name, s in zip(self.names, shares, strict=True)}
-            module.log_dict(logged | {"pseudo/weight": self.weight / self.steps})
+            logged = {f"pseudo_share/{k}": s for k, s in zip(self.names, shares, strict=True)}
+            means = {"weight": self.weight / self.steps, "sure": self.sure / self.steps}
+            module.log_dict(logged | {f"pseudo/{name}": mean for name, mean in means.items()})
             self._compare(shares)
-            self.count, self.weight, self.steps = None, 0.0, 0
+            self.count, self.weight, self.sure, self.steps = None, 0.0, 0.0, 0
 
     def _compare(self, shares: list[float]) -> None:
         """Warn, once, of a class that has nearly vanished or grown threefold."""

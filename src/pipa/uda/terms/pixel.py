@@ -41,8 +41,7 @@ class PixelTerm(SourceTerm):
         warm_up: Steps of linear growth of the weight.
 
     Raises:
-        PipaError: `width` is not a multiple of 8, `memory` is below 0, or `similarity` is not in
-            (0, 1].
+        PipaError: `width` is below 1, `memory` is below 0, or `similarity` is not in (0, 1].
     """
 
     name = "pixel"
@@ -87,8 +86,8 @@ class PixelTerm(SourceTerm):
         """Return the loss of one batch; 0 with a gradient path if nothing can be contrasted."""
         view = prediction.detail
         head = self.head = self.head or projection_for(view.features, self.width, self.dim)
-        embedding = head(view.features)
-        label = at_centres(source.label[:, *view.box], embedding.shape[-2:])
+        grid = view.features[0].shape[-2:]
+        label = at_centres(source.label[:, *view.box], (grid[0], grid[1]))
         guess = None
         if self.sampling == "hard":
             sharpest = prediction.outputs[-1]  # the output of the detail's box
@@ -103,7 +102,7 @@ class PixelTerm(SourceTerm):
             total=self.anchors,
             generator=generator,
         )
-        rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)[chosen.index]
+        rows = head(view.features, chosen.index)
         if self.bank is None:
             self._make_bank(num_classes, rows.device)
         loss = contrast_anchors(
