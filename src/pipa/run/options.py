@@ -128,7 +128,7 @@ def refuse_wrong_file(file: Path) -> None:
     remedy = "It should look like the files in configs/."
     content = read_yaml(file, remedy)
     for section, value in content.items() if isinstance(content, dict) else ():
-        if section in SECTIONS and not isinstance(value, dict | None):
+        if section in SECTIONS and not isinstance(value, dict):
             raise PipaError(f"`{section}` holds no options", file, remedy)
 
 
