@@ -13,7 +13,7 @@ from pipa.data.dataset import run_table
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
-from pipa.evaluate.report import write_report
+from pipa.evaluation.report import write_report
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
 from pipa.run.options import read_experiment
 from pipa.run.train import Run, train

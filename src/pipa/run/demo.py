@@ -27,9 +27,9 @@ from rich.table import Table
 from pipa.data.loading import labelled_images
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import evaluate
-from pipa.evaluate.report import write_report
-from pipa.evaluate.scores import Result, comparison_table, display_name
+from pipa.evaluation.evaluate import evaluate
+from pipa.evaluation.report import write_report
+from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
 from pipa.run.folder import clear, foreign_files
 from pipa.run.options import StudentOptions

@@ -12,7 +12,7 @@ import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
-from pipa.evaluate.runs import flat
+from pipa.evaluation.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.run.recipes import MethodOptions, chosen_terms

@@ -16,8 +16,8 @@ from jaxtyping import Integer, UInt8
 from markupsafe import Markup
 
 from pipa.classes import Colour
-from pipa.evaluate.plots import PALETTE, for_dark, picture
-from pipa.evaluate.scores import figure
+from pipa.evaluation.plots import PALETTE, for_dark, picture
+from pipa.evaluation.scores import figure
 from pipa.files.paint import colourise
 
 _WIDEST = 640
