@@ -18,11 +18,14 @@ from jaxtyping import Int, UInt8
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError
 from pipa.evaluate.judge import Judgement, Verdict, judge
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
+from pipa.run.engine import validation_interval
+from pipa.run.recipes import MethodOptions
 from pipa.uda.method import Method
 
 ADAPTED, SOURCE_ONLY = "adapted", "source-only"
@@ -100,6 +103,27 @@ class Judge(Callback):
         """Compare the adapted student with the source-only model."""
         found = judge({ADAPTED: adapted, SOURCE_ONLY: source_only}, self.images, self.shares)
         return found, found.verdict(ADAPTED, SOURCE_ONLY)
+
+
+def judge_for(
+    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
+) -> Judge:
+    """Build the callback that judges a run without labels.
+
+    Raises:
+        PipaError: The method uses no target.
+    """
+    if data.target is None:
+        remedy = "Leave it out, or take a method that adapts."
+        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    skipped = data.skipped if data.on_error == "skip" else None
+    same: dict[str, Any] = {"format": data.format, "skipped": skipped}
+    return Judge(
+        target_images(data.target, count, resize=data.target_resize, **same),
+        source_pixels(data.source, classes=data.classes, **same),
+        start=method.start,
+        every=validation_interval(trainer),
+    )
 
 
 def in_words(verdict: Verdict) -> str:

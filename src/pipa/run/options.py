@@ -37,6 +37,8 @@ OURS = {
 """Arguments of Lightning's trainer that pipa sets itself."""
 
 
+TRAINER = {"max_steps": 40_000, "enable_model_summary": False}
+"""Arguments of Lightning's trainer that have another default here; the length is DAFormer's."""
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
 
@@ -192,7 +194,7 @@ def add_sections(parser: "ArgumentParser") -> None:
         parser.add_class_arguments(term, name)
     parser.add_class_arguments(Optim, "optim")
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, skip=OURS)
-    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
 
 
 def experiment_file(name: str) -> str:

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
-from pipa.data.unlabelled import brightness_gap, source_pixels, target_images
+from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
 from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
@@ -35,12 +35,11 @@ from pipa.run.engine import (
     environment,
     hush_lightning,
     training_device,
-    validation_interval,
 )
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
-from pipa.run.judging import Judge, as_record, in_words
-from pipa.run.options import StudentOptions
+from pipa.run.judging import Judge, as_record, in_words, judge_for
+from pipa.run.options import TRAINER, StudentOptions
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
@@ -68,13 +67,13 @@ class Run:
 
 
 def train(
-    out: Path,
+    out: str | Path,
     *,
     data: UDAData,
-    student: StudentOptions,
-    method: MethodOptions,
-    optim: Optim,
-    trainer: Mapping[str, Any],
+    student: StudentOptions | str = "daformer_mit_b5",
+    method: MethodOptions | str = "pipa",
+    optim: Optim | None = None,
+    trainer: Mapping[str, Any] | None = None,
     terms: Sequence[Term] | None = None,
     seed: int = 0,
     judge: int = 0,
@@ -87,10 +86,10 @@ def train(
     Args:
         out: The run's folder; a new one unless `resume`.
         data: The data.
-        student: The network.
-        method: The method.
-        optim: Learning rate, schedule, clipping.
-        trainer: Arguments of Lightning's trainer; `max_steps` is needed.
+        student: The network, or its name.
+        method: The method, or its name.
+        optim: Learning rate, schedule, clipping; None: DAFormer's.
+        trainer: Arguments of Lightning's trainer, such as `max_steps` (default: 40,000).
         terms: The method's terms; None: those that `method` names, with their defaults.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         judge: Target images by which to judge, without labels, whether adaptation helped; the
@@ -103,8 +102,18 @@ def train(
         PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
             a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
+
+    Example:
+        >>> data = pipa.UDAData("synthetic", "photos", crop=32, workers=0)
+        >>> short = {"max_steps": 3, "enable_progress_bar": False}
+        >>> run = pipa.train("out", data=data, student="small", method="dacs", trainer=short)
+        >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
+        (48, 64)
     """
-    since = time.perf_counter()
+    since, out = time.perf_counter(), Path(out)
+    student = StudentOptions(student) if isinstance(student, str) else student
+    method = MethodOptions(method) if isinstance(method, str) else method
+    optim, trainer = optim or Optim(), {**TRAINER, **(trainer or {})}
     steps = trainer["max_steps"]
     terms = chosen_terms(method, default_terms()) if terms is None else terms
     data = answer(data, method, terms, steps)
@@ -221,15 +230,11 @@ def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
     if method.style != "auto":
         return method
     assert data.target is not None, "a style needs a target"
-    gap = brightness_gap(data.source, data.target, format=data.format, skipped=skipped_by(data))
+    skipped = data.skipped if data.on_error == "skip" else None
+    gap = brightness_gap(data.source, data.target, format=data.format, skipped=skipped)
     turn = gap > FAR_APART
     log.info("style: the brightness differs by %.1f deviations; turn colours: %s", gap, turn)
     return replace(method, style="colour", style_turn=turn)
-
-
-def skipped_by(data: UDAData) -> list[PipaError] | None:
-    """Return the list that faulty files are added to; None: a fault ends the run."""
-    return data.skipped if data.on_error == "skip" else None
 
 
 def warn_of_idle(steps: int, optim: Optim, terms: Sequence[Term]) -> None:
@@ -248,26 +253,6 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
         return module.result  # the last step of training has just done so
     engine.validate(module, datamodule=data, verbose=False)
     return module.result
-
-
-def judge_for(
-    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
-) -> Judge:
-    """Build the callback that judges a run without labels.
-
-    Raises:
-        PipaError: The method uses no target.
-    """
-    if data.target is None:
-        remedy = "Leave it out, or take a method that adapts."
-        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
-    same: dict[str, Any] = {"format": data.format, "skipped": skipped_by(data)}
-    return Judge(
-        target_images(data.target, count, resize=data.target_resize, **same),
-        source_pixels(data.source, classes=data.classes, **same),
-        start=method.start,
-        every=validation_interval(trainer),
-    )
 
 
 def write_run(
