@@ -47,6 +47,8 @@ SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
 """Names of the sections."""
 
 
+TRAINER = {"max_steps": 40_000, "enable_model_summary": False}
+"""Arguments of Lightning's trainer that have another default here; the length is DAFormer's."""
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
 
@@ -263,7 +265,7 @@ def add_sections(parser: "ArgumentParser") -> None:
     )
     about = "end after so many validations without a better mIoU (or judge's score); 0: never"
     parser.add_argument("--trainer.patience", type=int, default=0, help=about)
-    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
 
 
 def experiment_file(name: str) -> str:

@@ -41,7 +41,7 @@ from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
-from pipa.run.options import StudentOptions
+from pipa.run.options import TRAINER, StudentOptions
 from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.run.speed import Speed
@@ -73,13 +73,13 @@ class Run:
 
 
 def train(
-    out: Path,
+    out: str | Path,
     *,
     data: UDAData,
-    student: StudentOptions,
-    method: MethodOptions,
-    optim: Optim,
-    trainer: Mapping[str, Any],
+    student: StudentOptions | str = "daformer_mit_b5",
+    method: MethodOptions | str = "pipa",
+    optim: Optim | None = None,
+    trainer: Mapping[str, Any] | None = None,
     terms: Sequence[Term] | None = None,
     speed: Speed | None = None,
     seed: int = 0,
@@ -94,10 +94,10 @@ def train(
     Args:
         out: The run's folder; a new one unless `resume`.
         data: The data.
-        student: The network.
-        method: The method.
-        optim: Learning rate, schedule, clipping.
-        trainer: Arguments of Lightning's trainer; `max_steps` is needed.
+        student: The network, or its name.
+        method: The method, or its name.
+        optim: Learning rate, schedule, clipping; None: DAFormer's.
+        trainer: Arguments of Lightning's trainer, such as `max_steps` (default: 40,000).
         terms: The method's terms; None: those that `method` names, with their defaults.
         speed: Compiling, and less memory; None: neither.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
@@ -112,8 +112,18 @@ def train(
         PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
             a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
+
+    Example:
+        >>> data = pipa.UDAData("synthetic", "photos", crop=32, workers=0)
+        >>> short = {"max_steps": 3, "enable_progress_bar": False}
+        >>> run = pipa.train("out", data=data, student="small", method="dacs", trainer=short)
+        >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
+        (48, 64)
     """
-    since = time.perf_counter()
+    since, out = time.perf_counter(), Path(out)
+    student = StudentOptions(student) if isinstance(student, str) else student
+    method = MethodOptions(method) if isinstance(method, str) else method
+    optim, trainer = optim or Optim(), {**TRAINER, **(trainer or {})}
     steps = trainer["max_steps"]
     speed = speed or Speed()
     trainer = settle_devices(trainer)

@@ -45,6 +45,22 @@ class PatchTerm(TargetTerm):
 
     Raises:
         PipaError: `width` is below 1, or `memory` is below 0.
+
+    Example:
+        >>> student = pipa.create_segmenter("small", num_classes=5)
+        >>> term = pipa.PatchTerm(width=64, queries=200, memory=600)
+        >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
+        >>> photo, seen = torch.rand(1, 3, 96, 128), torch.ones(1, 64, 96, dtype=torch.bool)
+        >>> pair = pipa.CropPair(  # two crops of 64x96, the second 16 rows and 24 columns further
+        ...     first=pipa.Unlabelled(photo[:, :, :64, :96], seen),
+        ...     second=pipa.Unlabelled(photo[:, :, 16:80, 24:120], seen),
+        ...     shift=torch.tensor([[16, 24]]),
+        ...     flipped=torch.tensor([[False, False]]),
+        ... )
+        >>> images, labels = torch.rand(2, 3, 64, 96), torch.randint(5, (2, 64, 96))
+        >>> batch = pipa.Batch(pipa.Labelled(images, labels), pair=pair)
+        >>> loss = term(pipa.Given(student, batch))
+        >>> (term.weight * loss).backward()
     """
 
     name = "patch"

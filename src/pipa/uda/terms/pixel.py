@@ -43,6 +43,14 @@ class PixelTerm(SourceTerm):
 
     Raises:
         PipaError: `width` is below 1, `memory` is below 0, or `similarity` is not in (0, 1].
+
+    Example:
+        >>> student = pipa.create_segmenter("small", num_classes=5)
+        >>> term = pipa.PixelTerm(width=64)
+        >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
+        >>> images, labels = torch.rand(2, 3, 64, 96), torch.randint(5, (2, 64, 96))
+        >>> loss = term(student.analyse(images), pipa.Labelled(images, labels))
+        >>> (term.weight * loss).backward()
     """
 
     name = "pixel"
