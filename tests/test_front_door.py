@@ -16,7 +16,7 @@ import pipa
 from pipa.files.images import read_image
 
 WITH_EXAMPLE = (
-    *("adapt", "train", "load_segmenter", "predict", "compare"),
+    *("adapt", "train", "load_segmenter", "predict", "evaluate", "compare"),
     *("create_segmenter", "losses", "PixelTerm", "PatchTerm", "Wrapped"),
 )
 

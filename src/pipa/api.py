@@ -10,12 +10,12 @@ import torch
 
 from pipa.deploy.predict import KINDS
 from pipa.deploy.predict import predict as label_files
-from pipa.evaluate.compare import Comparison
-from pipa.evaluate.compare import compare as compare_rows
-from pipa.evaluate.evaluate import evaluate as score
-from pipa.evaluate.runs import find_rows
-from pipa.evaluate.scores import Result
-from pipa.evaluate.tables import write_tables
+from pipa.evaluation.compare import Comparison
+from pipa.evaluation.compare import compare as compare_rows
+from pipa.evaluation.evaluate import evaluate as score
+from pipa.evaluation.runs import find_rows
+from pipa.evaluation.scores import Result
+from pipa.evaluation.tables import write_tables
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 

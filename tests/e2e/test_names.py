@@ -8,9 +8,9 @@ from builders import CLASSES, folder
 from rich.console import Console
 
 from pipa.classes import LabelSpace
-from pipa.evaluate.plots import class_bars
-from pipa.evaluate.report import GalleryRow, RunRecord, write_report
-from pipa.evaluate.scores import Result, comparison_table, score_table
+from pipa.evaluation.plots import class_bars
+from pipa.evaluation.report import GalleryRow, RunRecord, write_report
+from pipa.evaluation.scores import Result, comparison_table, score_table
 from pipa.files.images import read_image
 
 AWFUL = ("[/a] road", "<script>alert(1)</script>", "cost: $x_$ & more")

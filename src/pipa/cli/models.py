@@ -50,7 +50,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)

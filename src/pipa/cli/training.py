@@ -123,7 +123,7 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary pixel,patch --seeds 0,1,2`."""
-    from pipa.evaluate.tables import notes, terminal_table
+    from pipa.evaluation.tables import notes, terminal_table
     from pipa.run.ablate import ablate
     from pipa.run.grid import read_grid
 
@@ -151,9 +151,9 @@ def compare_command(given: list[str]) -> int:
     )
     options = parser.parse_args(given)
 
-    from pipa.evaluate.compare import compare
-    from pipa.evaluate.runs import find_rows
-    from pipa.evaluate.tables import notes, terminal_table, write_tables
+    from pipa.evaluation.compare import compare
+    from pipa.evaluation.runs import find_rows
+    from pipa.evaluation.tables import notes, terminal_table, write_tables
     from pipa.run.grid import comma_separated
 
     comparison = compare(find_rows(options.runs), comma_separated(options.against))

@@ -15,7 +15,7 @@ from pipa.data.dataset import in_classes, run_table, spread_indices
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
-from pipa.evaluate.report import GalleryRow, RunRecord, write_report
+from pipa.evaluation.report import GalleryRow, RunRecord, write_report
 from pipa.models.saved import load_segmenter
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
 from pipa.run.options import read_experiment

@@ -29,10 +29,10 @@ from pipa.classes import LabelSpace
 from pipa.data.dataset import open_labelled
 from pipa.data.module import UDAData, labelled_images
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import evaluate
-from pipa.evaluate.plots import Series
-from pipa.evaluate.report import GalleryRow, RunRecord, write_report
-from pipa.evaluate.scores import Result, comparison_table, display_name
+from pipa.evaluation.evaluate import evaluate
+from pipa.evaluation.plots import Series
+from pipa.evaluation.report import GalleryRow, RunRecord, write_report
+from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
 from pipa.models.saved import load_segmenter
 from pipa.run.folder import clear, foreign_files

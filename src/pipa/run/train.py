@@ -21,7 +21,7 @@ from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
-from pipa.evaluate.scores import Result
+from pipa.evaluation.scores import Result
 from pipa.files.writing import write_text
 from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint

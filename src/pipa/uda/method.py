@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from pipa.batch import Batch, Labelled
 from pipa.classes import LabelSpace
-from pipa.evaluate.scores import Result, Scores
+from pipa.evaluation.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 from pipa.uda.augment import jitter_and_blur

@@ -5,7 +5,7 @@ from rich.progress import track
 
 from pipa.data.module import labelled_images
 from pipa.errors import PipaError
-from pipa.evaluate.scores import Result, Scores
+from pipa.evaluation.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 

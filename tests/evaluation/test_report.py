@@ -11,8 +11,8 @@ import pytest
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
-from pipa.evaluate.report import GalleryRow, RunRecord, write_report
-from pipa.evaluate.scores import Result
+from pipa.evaluation.report import GalleryRow, RunRecord, write_report
+from pipa.evaluation.scores import Result
 
 LABELS = LabelSpace(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (0, 0, 142)))
 VOID = {"meta", "img", "source", "br"}

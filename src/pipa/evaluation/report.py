@@ -16,9 +16,9 @@ from jaxtyping import Integer, UInt8
 
 from pipa.batch import IGNORE_INDEX
 from pipa.classes import LabelSpace
-from pipa.evaluate.page import page
-from pipa.evaluate.plots import PALETTE, Series, Theme, class_bars, curves, picture
-from pipa.evaluate.scores import Result, best_of, figure, gain
+from pipa.evaluation.page import page
+from pipa.evaluation.plots import PALETTE, Series, Theme, class_bars, curves, picture
+from pipa.evaluation.scores import Result, best_of, figure, gain
 from pipa.files.paint import colourise
 from pipa.files.writing import write_text
 
