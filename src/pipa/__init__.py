@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pipa.models.segmenter import Segmenter as Segmenter
     from pipa.models.wrapped import Wrapped as Wrapped
     from pipa.run.adapt import adapt as adapt
+    from pipa.run.ending import Run as Run
     from pipa.run.options import StudentOptions as StudentOptions
     from pipa.run.recipes import MethodOptions as MethodOptions
-    from pipa.run.train import Run as Run
     from pipa.run.train import train as train
     from pipa.uda.adversarial import Adversarial as Adversarial
     from pipa.uda.optim import Optim as Optim
@@ -54,7 +54,7 @@ __version__ = "0.1.0"
 _HOME = {
     "adapt": "pipa.run.adapt",
     "train": "pipa.run.train",
-    "Run": "pipa.run.train",
+    "Run": "pipa.run.ending",
     "StudentOptions": "pipa.run.options",
     "MethodOptions": "pipa.run.recipes",
     "Optim": "pipa.uda.optim",

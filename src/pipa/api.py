@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from pipa.deploy.predict import KINDS
+from pipa.deploy.outputs import DEFAULT
 from pipa.deploy.predict import predict as label_files
-from pipa.evaluate.compare import Comparison
-from pipa.evaluate.compare import compare as compare_rows
-from pipa.evaluate.evaluate import evaluate as score
-from pipa.evaluate.runs import find_rows
-from pipa.evaluate.scores import Result
-from pipa.evaluate.tables import write_tables
+from pipa.evaluation.compare import Comparison
+from pipa.evaluation.compare import compare as compare_rows
+from pipa.evaluation.evaluate import evaluate as score
+from pipa.evaluation.runs import find_rows
+from pipa.evaluation.scores import Result
+from pipa.evaluation.tables import write_tables
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 
@@ -25,7 +25,7 @@ def predict(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path = "predictions",
     *,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = DEFAULT,
     scale: float = 1.0,
     alpha: float = 0.5,
 ) -> dict[Path, list[Path]]:
@@ -37,7 +37,8 @@ def predict(
         model: A network, or what `load_segmenter` takes: a run's folder, say.
         inputs: Images, videos, folders of them, or glob patterns; one or several.
         out: Folder to write to; older files of the same names are replaced.
-        kinds: What to write of each image: ids (a PNG of class ids), colour, overlay.
+        kinds: What to write of each image: ids (a PNG of class ids), colour, overlay, confidence,
+            probabilities, cityscapes.
         scale: Factor by which images are resized for the network; outputs keep the input's size.
         alpha: Weight of the class's colour in an overlay, 0..1.
 

@@ -51,6 +51,9 @@ def test_two_folders_become_a_model_a_verdict_and_a_report(pipa, folders):
     again = pipa("adapt", "synthetic", "photos", *QUICK)
     assert again.code == 0, again.err
     assert (folders / "runs" / "synthetic-to-photos-2" / "report.html").is_file()
+    taken = pipa("adapt", "synthetic", "photos", *QUICK, "--out", run)
+    assert taken.code == 2
+    assert f"pipa train --resume {run}" in taken.err
     assert pipa("train", "--resume", run, "--trainer.max_steps=5").code == 0
 
 

@@ -35,8 +35,8 @@ TRAIN_HELP = """\
 usage: pipa train [CONFIG...] [--SECTION.NAME VALUE]...
 
 Train or adapt a network. Every option can stand in a CONFIG, a YAML file; a
-later file, and then an option, overrides. pipa brings own_data_small (a CPU,
-from scratch) and own_data (a GPU). `pipa adapt` chooses all this for you.
+later file, and then an option, overrides. pipa brings own_data_small and
+own_data_light (a CPU) and own_data (a GPU); `pipa adapt` chooses for you.
 
   --data.source DATA         labelled images to learn from, [FORMAT:]PATH
   --data.target DATA         images to adapt to; their labels are never opened

@@ -92,4 +92,4 @@ def _step(width: int) -> int:
 
 
 def _text(name: str) -> str:
-    return (files("pipa.evaluate") / name).read_text(encoding="utf-8")
+    return (files("pipa.evaluation") / name).read_text(encoding="utf-8")

@@ -1,7 +1,6 @@
 """`pipa adapt`: from two folders to a model, a verdict and a report, with nothing to choose."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,8 +14,10 @@ from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 from pipa.evaluation.report import write_report
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
+from pipa.run.ending import Run
+from pipa.run.folder import holds_run
 from pipa.run.options import read_experiment
-from pipa.run.train import Run, train
+from pipa.run.train import train
 
 
 class Checked(NamedTuple):
@@ -82,6 +83,10 @@ def adapt(
         >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
         (48, 64)
     """
+    folder = Path(out) if out is not None else free_folder([str(source), str(target)])
+    if holds_run(folder):
+        remedy = f"`pipa train --resume {folder}` goes on with it, or give another --out."
+        raise PipaError("holds a run already", folder, remedy)
     tell: Callable[[str], object] = (lambda line: None) if quiet else print
     data = {"source": str(source), "target": str(target)}
     data |= {} if validation is None else {"validation": str(validation)}
@@ -91,7 +96,6 @@ def adapt(
     reasons = {"data": in_words(checked), **choices.reasons}
     for subject, reason in reasons.items():
         tell(f"{subject:9}{reason}")
-    folder = Path(out) if out is not None else free_folder(data)
     given = {f"data.{role}": spec for role, spec in data.items()}
     given |= {"data.on_error": on_error, "out": str(folder), "seed": str(seed)}
     given |= {} if classes is None else {"data.classes": classes}
@@ -156,12 +160,13 @@ def sizes_of(found: Report) -> str:
     return " to ".join(dict.fromkeys(by(size) for size in (min(found.sizes), max(found.sizes))))
 
 
-def free_folder(data: dict[str, str]) -> Path:
+def free_folder(specs: Sequence[str]) -> Path:
     """Return a folder in `runs` that does not exist, with a name that says what is adapted."""
     names = []
-    for spec in (data["source"], data["target"]):
+    for spec in specs:
         kind, _, path = parse(spec)
-        names.append(Path(os.path.abspath(path)).name if path else kind)
+        place = Path(path).expanduser().resolve()
+        names.append(place.name if place.exists() else kind)
     name = "-to-".join(names)
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in count(1))
     return next(folder for folder in folders if not folder.exists())

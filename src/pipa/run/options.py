@@ -41,22 +41,14 @@ OURS = {
     "reload_dataloaders_every_n_epochs",
 }
 """Arguments of Lightning's trainer that pipa sets itself."""
-
-
 SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
 """Names of the sections."""
-
-
 TRAINER = {"max_steps": 40_000, "enable_model_summary": False}
 """Arguments of Lightning's trainer that have another default here; the length is DAFormer's."""
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
-
-
 MOST_RATE, MOST_FACTOR = 1e20, 1e10
 """The largest learning rate, and its factors'; with them, more is no number in float32."""
-
-
 LARGEST = 2**53
 """The largest whole number of any option; torch and Lightning fail in many ways at larger ones."""
 
@@ -304,6 +296,5 @@ def spelled_out(given: list[str]) -> list[str]:
 
 def bare(words: list[str], index: int) -> bool:
     """Whether a word is a switch without a value."""
-    following = words[index + 1 : index + 2]
-    alone = not following or following[0].startswith("-")
-    return words[index] in ("--compile", "--checkpoint") and alone
+    alone = all(word.startswith("-") for word in words[index + 1 : index + 2])
+    return alone and words[index] in ("--compile", "--checkpoint")

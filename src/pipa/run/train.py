@@ -5,42 +5,38 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 """
 
 import contextlib
-import json
 import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
-from pipa.evaluation.report import write_report
 from pipa.evaluation.scores import Result
 from pipa.files.writing import write_text
 from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
-from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.checkpoints import in_one_line
 from pipa.run.devices import (
-    environment,
     settle_devices,
     tell_of_batch,
     told_of_losses,
     training_device,
 )
+from pipa.run.ending import Run, write_own_report, write_run
 from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
-from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
+from pipa.run.judging import judge_for, score_source_only
 from pipa.run.options import TRAINER, StudentOptions
 from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
@@ -48,28 +44,11 @@ from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.terms import Term
-from pipa.uda.watch import refuse_non_finite
 
 log = logging.getLogger("pipa")
 
 FAR_APART = 4.0
 """Difference in brightness, in standard deviations, beyond which colours may be inverted."""
-
-
-@dataclass
-class Run:
-    """The result of a finished run."""
-
-    folder: Path
-    model: Segmenter
-    """The model that was kept: the student, or the source-only model if that is better."""
-    labels: LabelSpace
-    result: Result | None
-    """Scores of the final student on the validation data, if there is any."""
-    verdict: str = ""
-    """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
-    is_first: bool = True
-    """Whether this is the process, of several, that reports and writes."""
 
 
 def train(
@@ -272,44 +251,3 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
         return module.result  # the last step of training has just done so
     engine.validate(module, datamodule=data, verbose=False)
     return module.result
-
-
-def write_run(
-    out: Path,
-    module: Method,
-    result: Result | None,
-    seconds: float | None,
-    judging: Judge | None,
-    before: Result | None = None,
-) -> Run:
-    """Write the model and the scores; the checkpoints exist already."""
-    kept = module.student
-    refuse_non_finite(kept)
-    record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
-    record["seconds"] = None if seconds is None else round(seconds, 1)
-    if result is not None:
-        record |= result.as_dict()
-        result.write_confusion(out / "confusion.csv")
-    if before is not None:
-        record["source_only"] = before.as_dict()
-    verdict = ""
-    source_only = None if judging is None else judging.source_only_model(module.student)
-    if judging is not None and source_only is not None:
-        judgement, found = judging.conclude(module.student, source_only)
-        verdict = in_words(found)
-        record["judgement"] = as_record(judgement, found)
-        save_segmenter(source_only, out / "source_only", module.labels)
-        if found.outcome == "worse":
-            kept = source_only
-            save_segmenter(module.student, out / "model_adapted", module.labels)
-    save_segmenter(kept, out / "model", module.labels)
-    write_text(out / "results.json", json.dumps(record, indent=1))
-    return Run(out, kept, module.labels, result, verdict)
-
-
-def write_own_report(out: Path) -> None:
-    """Write the report of a run; if that is not possible the run is still a run."""
-    try:
-        write_report([out], out / "report.html")
-    except PipaError as error:
-        log.warning("the run has no report: %s", error)
