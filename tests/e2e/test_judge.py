@@ -43,8 +43,11 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
     )
     same = all(torch.equal(adapted[name], before[name]) for name in adapted)
     assert same == (record["outcome"] == "worse")
+    assert "Judged without labels" in (tmp_path / "run" / "report.html").read_text()
     header = (tmp_path / "run" / "metrics.csv").read_text().partition("\n")[0]
-    assert {"judge/score", "judge/same", "pseudo/water", "pseudo/weight"} <= set(header.split(","))
+    assert {"judge/score", "judge/same", "pseudo_share/water", "pseudo/sure", "lr"} <= set(
+        header.split(",")
+    )
 
     again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
     assert again.code == 0, again.err

@@ -41,8 +41,8 @@ def test_the_table_says_mean_spread_and_difference(tmp_path):
     ]
     comparison = compare(rows, ["base", "control"])
     lines = {line[0]: line[1:] for line in cells(comparison)}
-    assert lines["base"] == ["31.0 ± 1.4", "2", "", "-1.0", "70 s"]
-    assert lines["more"] == ["35.0 ± 2.8", "2", "+4.0 [-8.7, +16.7]", "+2.0", ""]
+    assert lines["base"] == ["31.0 ± 1.4", "2", "", "-1.0 (one seed)", "70 s"]
+    assert lines["more"] == ["35.0 ± 2.8", "2", "+4.0 [-8.7, +16.7]", "+2.0 (one seed)", ""]
     assert lines["control"][:2] == ["31.0", "1"]
     files = write_tables(comparison, tmp_path)
     assert [file.name for file in files] == ["table.md", "table.json", "table.svg"]
@@ -83,6 +83,13 @@ def test_two_references_make_one_comparison_of_each_other():
     assert comparison.adjusted_p(there) == comparison.adjusted_p(back)
 
 
+def test_a_difference_over_fewer_seeds_than_its_row_says_how_many():
+    rows = [row("base", {0: 30.0, 1: 32.0}), row("more", {0: 33.0, 1: 37.0, 2: 50.0})]
+    assert cells(compare(rows))[2][2:4] == ["3", "+4.0 [-8.7, +16.7] (2 seeds)"]
+    apart = [row("base", {0: 30.0}), row("other", {1: 31.0})]
+    assert cells(compare(apart))[2][3] == "no seed in common"
+
+
 def test_the_detectable_difference_is_that_of_the_fewest_seeds():
     """Five differences of standard deviation 1: noncentrality 3.7611 over the root of 5."""
     unit = np.array([-2, -1, 0, 1, 2]) / 2.5**0.5
@@ -100,7 +107,7 @@ def test_the_detectable_difference_is_that_of_the_fewest_seeds():
 
 def test_one_seed_tells_nothing_and_the_notes_say_so(tmp_path):
     comparison = compare([row("base", {0: 30.0}), row("more", {0: 31.0})])
-    assert cells(comparison)[2][3] == "+1.0"
+    assert cells(comparison)[2][3] == "+1.0 (one seed)"
     assert "no interval" in notes(comparison)[-1]
     stored = json.loads(write_tables(comparison, tmp_path)[1].read_text())
     assert stored["detectable"] is None
@@ -113,7 +120,7 @@ def test_a_run_without_a_mean_is_left_out(tmp_path):
     assert cells(comparison)[1][1:3] == ["30.0", "1"]
     terminal_table(comparison)
     text = write_tables(comparison, tmp_path)[0].read_text()
-    assert "| [b]x/y | 31.5 ± 0.7 | 2 | +1.0" in text
+    assert "| [b]x/y | 31.5 ± 0.7 | 2 | +1.0 (one seed)" in text
     json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -180,6 +187,16 @@ def test_scores_over_other_classes_are_not_compared():
     other = Row("other", {0: Result(30.0, {"road": 30.0, "tram": None})})
     with pytest.raises(PipaError, match=r"row other: is scored on other classes .* \(car, tram\)"):
         compare([row("base", {0: 30.0}), other])
+
+
+def test_a_run_says_itself_on_which_images_it_was_scored(tmp_path):
+    """As the demo's, whose score is not that of its validation images."""
+    for name, images in (("one", "test images"), ("two", "test images")):
+        write_run(tmp_path / name, 0, 30.0, data={"validation": "others"}, pixel=name)
+        file = tmp_path / name / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"scored_on": images}))
+    (tmp_path / "results.json").write_text('{"seconds": 1}')  # of no run: the demo's own
+    assert notes(compare(find_rows([tmp_path])))[0] == "Scored on: test images."
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from pipa.evaluate.plots import (
     PALETTE,
     class_bars,
     curves,
+    for_dark,
     picture,
     running_mean,
 )
@@ -33,16 +34,27 @@ def decoded(data):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_curves_draw_each_method_in_its_colour(theme):
-    svg = curves(LOSSES, methods=["source-only", "PiPa"], smooth=True, floor=0.0, theme=theme)
-    ElementTree.fromstring(svg)
-    for colour in PALETTE[theme][:2]:
-        assert colour.encode() in svg
-    assert PALETTE[theme][2].encode() not in svg
-    assert svg == curves(
-        LOSSES, methods=["source-only", "PiPa"], smooth=True, floor=0.0, theme=theme
-    )
+def test_curves_draw_each_method_in_its_colour():
+    svg = curves(LOSSES, methods=["source-only", "PiPa"], smooth=True, floor=0.0)
+    dark = for_dark(svg)
+    for theme, drawn in {"light": svg, "dark": dark}.items():
+        ElementTree.fromstring(drawn)
+        for colour in PALETTE[theme][:2]:
+            assert colour.encode() in drawn
+        assert PALETTE[theme][2].encode() not in drawn
+    assert not any(colour.encode() in dark for colour in PALETTE["light"])
+    assert svg == curves(LOSSES, methods=["source-only", "PiPa"], smooth=True, floor=0.0)
+
+
+def test_a_method_keeps_its_colour_where_it_is_drawn_alone():
+    methods = ["source-only", "PiPa"]
+    alone = {"PiPa": SCORES["PiPa"]}
+    for svg in (
+        class_bars(alone, methods=methods),
+        curves(LOSSES | {"source": {}}, methods=methods),
+    ):
+        assert PALETTE["light"][1].encode() in svg
+        assert PALETTE["light"][0].encode() not in svg
 
 
 def test_a_single_curve_and_none():

@@ -9,10 +9,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipa.batch import Batch
 from pipa.errors import PipaError
+from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
 from pipa.uda.terms import PatchTerm, PixelTerm, SourceTerm
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, Throughput, side_by_side
+from pipa.uda.watch import (
+    FiniteGuard,
+    LearningRate,
+    Pictures,
+    Progress,
+    PseudoLabels,
+    Throughput,
+    side_by_side,
+)
 from uda.steps import LABELS, Feed, batch_of, fit, small
 
 
@@ -95,6 +104,21 @@ def test_throughput_counts_source_and_target():
     fit(SelfTraining(small(), LABELS), feed, callbacks=[throughput, Count()], log_every_n_steps=2)
     assert [images for images, _ in seen] == [4, 0, 4, 0]
     assert seen[1][1] > 0
+
+
+def test_the_rate_of_each_step_and_the_sure_pseudo_labels_are_logged(tmp_path):
+    """With power 1 and no warm-up the rate falls by a quarter of the first in each of 4 steps."""
+    board = TensorBoardLogger(tmp_path, name=None, version="board")
+    module = SelfTraining(small(), LABELS, optim=Optim(lr=1.0e-9, warm_up=0), confidence=0.0)
+    callbacks = [LearningRate(), PseudoLabels(LABELS.names)]
+    feed = Feed([batch_of(seed) for seed in range(4)])
+    fit(module, feed, logger=board, callbacks=callbacks, log_every_n_steps=2)
+    board.finalize("success")
+    found = events(tmp_path / "board")
+    assert [rate.value for rate in found.Scalars("lr")] == pytest.approx([0.75e-9, 0.25e-9])
+    assert [sure.value for sure in found.Scalars("pseudo/sure")] == [1.0, 1.0]
+    shares = [found.Scalars(f"pseudo_share/{name}")[-1].value for name in LABELS.names]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_the_bar_has_short_names(capsys):

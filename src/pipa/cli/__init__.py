@@ -16,10 +16,12 @@ from pipa.errors import Interrupted, PipaError
 HELP = """\
 pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
 
+  pipa adapt SOURCE TARGET      from two folders to a model, and whether adaptation helped
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
-  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
+  pipa train [CONFIG...]        the same with every choice yours; --data.source A --data.target B
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
+  pipa report RUN...            one HTML page: scores, curves, pictures before and after, settings
   pipa judge RUN...             rank models without labels: did adaptation help?
   pipa eval MODEL DATA          mean IoU on labelled images
   pipa predict MODEL INPUT...   label images, folders, videos
@@ -36,10 +38,12 @@ A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 
 
 COMMANDS = {
+    "adapt": ("training", "adapt_command"),
     "train": ("training", "train_command"),
     "ablate": ("training", "ablate_command"),
     "compare": ("training", "compare_command"),
     "demo": ("training", "demo_command"),
+    "report": ("report", "report_command"),
     "judge": ("models", "judge_command"),
     "eval": ("models", "eval_command"),
     "predict": ("models", "predict_command"),
@@ -78,19 +82,29 @@ def exit_code(given: list[str]) -> int:
     except Interrupted as end:
         print(f"pipa: {end}", file=sys.stderr)
         return 128 + end.number
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print("pipa: there is not enough memory for this. Take smaller images.", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (line := of_the_machine(error)):
+            raise
+        print(f"pipa: {line}", file=sys.stderr)
+        return 2
+
+
+def of_the_machine(error: Exception) -> str:
+    """What an error says if memory or the file system is its cause; empty for any other."""
+    if isinstance(error, OSError) and error.filename is not None:  # a name too long, no rights
+        where = os.fsdecode(error.filename)
+        return str(PipaError(f"cannot be read or written ({error.strerror})", where))
+    if out_of_memory(error):
+        return "there is not enough memory for this. Take smaller images."
+    return ""
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python, of torch on the CPU, or of torch on a GPU says so."""
-    words = ("can't allocate memory", "out of memory")
+    """Whether an error of Python, of OpenCV, of torch on the CPU, or of torch on a GPU says so."""
+    words = ("can't allocate memory", "out of memory", "Insufficient memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

@@ -1,8 +1,10 @@
 """`pipa judge`, `eval`, `predict`, `convert` and `export`."""
 
+import sys
 from pathlib import Path
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
+from pipa.errors import PipaError
 
 
 def judge_command(given: list[str]) -> int:
@@ -66,15 +68,53 @@ def predict_command(given: list[str]) -> int:
     add_model(parser)
     parser.add_argument("inputs", nargs="+", help="files, folders, globs")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    about = "some of ids, colour, overlay, confidence, probabilities, cityscapes, with commas"
+    parser.add_argument("--write", type=str, default="ids,colour,overlay", help=about)
     parser.add_argument("--scale", type=float, default=1.0, help="resize the input by this first")
+    about = "images of one size that go through the network together; default: 1 on a CPU, else 8"
+    parser.add_argument("--batch", type=int | None, help=about)
+    about = "at an input that cannot be read, stop, or go on and list it at the end"
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=about)
+    about = "I/N: every N-th input from the I-th on, 1 <= I <= N, so that N machines share the work"
+    parser.add_argument("--shard", type=str, default="1/1", help=about)
+    about = "leave out the inputs whose outputs are all there"
+    parser.add_argument("--resume", action="store_true", help=about)
     options = parser.parse_args(given)
 
+    from pipa.cli.progress import Progress
     from pipa.deploy.predict import predict
 
     model = load_model(options)
-    for _, outputs in predict(model, options.inputs, options.out, scale=options.scale):
-        print(*outputs)
-    return 0
+    with Progress() as progress:
+        predictions = predict(
+            model,
+            options.inputs,
+            options.out,
+            kinds=[kind.strip() for kind in options.write.split(",")],
+            scale=options.scale,
+            batch=options.batch,
+            shard=_shard(options.shard),
+            resume=options.resume,
+            on_error=options.on_error,
+            tick=progress.advance,
+        )
+        progress.begin(predictions.count())
+        for _, outputs in predictions:
+            print(*outputs)
+    ignored = [str(file) for file in predictions.ignored]
+    if ignored:
+        print(f"no images or videos, left out: {', '.join(ignored)}", file=sys.stderr)
+    for fault in predictions.faults:
+        print(fault, file=sys.stderr)
+    return 1 if predictions.faults else 0
+
+
+def _shard(given: str) -> tuple[int, int]:
+    index, _, count = given.partition("/")
+    try:
+        return int(index), int(count)
+    except ValueError as error:
+        raise PipaError(f"{given}; expected I/N, such as 1/4", "--shard") from error
 
 
 def convert_command(given: list[str]) -> int:

@@ -140,6 +140,11 @@ class UDAData(L.LightningDataModule):
         """One error for each file that was skipped so far, with `on_error: skip`."""
 
     @property
+    def skippable(self) -> list[PipaError] | None:
+        """The list that faulty files are added to; None: a fault ends the run."""
+        return self.skipped if self.on_error == "skip" else None
+
+    @property
     def labels(self) -> LabelSpace:
         """The classes of the run."""
         return self._opened.labels
@@ -239,8 +244,7 @@ class UDAData(L.LightningDataModule):
         labels, source, _, _ = self._opened
         rare = None
         if self.rare_class_temperature is not None:
-            skipped = self.skipped if self.on_error == "skip" else None
-            counts = class_counts(source, labels.names, skipped)
+            counts = class_counts(source, labels.names, self.skippable)
             if missing := absent(counts, labels.names):
                 log.warning("the source has no pixel of: %s", ", ".join(missing))
             rare = RareClasses(counts, self.rare_class_temperature, self.min_pixels)

@@ -1,10 +1,14 @@
 """Evaluation of a finished model on labelled images."""
 
+from collections.abc import Iterable
+
 import torch
 from rich.progress import track
 
+from pipa.batch import Labelled
+from pipa.classes import LabelSpace
 from pipa.data.loading import labelled_images
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 from pipa.evaluate.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
@@ -28,8 +32,10 @@ def evaluate(
         quiet: Show no progress bar.
 
     Raises:
-        PipaError: The data's classes differ from the model's, or a file is bad.
+        PipaError: The data's classes differ from the model's, a file is bad, or a side is 0.
     """
+    for side in resize or ():
+        at_least(1, side, "resize")
     images, labels = labelled_images(data, classes, resize=resize)
     if labels.num_classes != model.num_classes:
         raise PipaError(
@@ -44,9 +50,21 @@ def evaluate(
             data,
             "Give --classes the class table that the model was trained with.",
         )
-    scores = Scores(labels).to(model.mean.device)
+    shown = track(images, description="scoring", transient=True, disable=quiet)
+    return score_images(model, shown, labels)
+
+
+def score_images(model: Segmenter, images: Iterable[Labelled], labels: LabelSpace) -> Result:
+    """Score a model on labelled images, by sliding windows.
+
+    Args:
+        model: The network; its mode is restored.
+        images: Batches of images of one size.
+        labels: The classes.
+    """
+    device = model.mean.device
+    scores = Scores(labels).to(device)
     with evaluating(model), torch.inference_mode():
-        for batch in track(images, description="scoring", transient=True, disable=quiet):
-            image, label = batch.image.to(model.mean.device), batch.label.to(model.mean.device)
-            scores.update(slide(model, image).argmax(1), label)
+        for image, label in images:
+            scores.update(slide(model, image.to(device)).argmax(1), label.to(device))
     return scores.result()

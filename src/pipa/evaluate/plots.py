@@ -1,7 +1,9 @@
 """Figures of training and of scores, as bytes of an SVG or PNG file.
 
 They use matplotlib's objects, without a window or global state. The colours are Okabe and Ito's,
-which colour-blind people can distinguish; a method has the same colour in every figure.
+which colour-blind people can distinguish; a method has the same colour in every figure. Figures are
+as wide as a phone, so that their text is readable there; `for_dark` turns their colours.
+`diagrams` has the figures of predictions and features.
 """
 
 import io
@@ -23,7 +25,6 @@ from pipa.evaluate.significance import student_interval
 
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
-Theme = Literal["light", "dark"]
 Format = Literal["svg", "png"]
 
 PALETTE: dict[str, tuple[str, ...]] = {
@@ -32,13 +33,23 @@ PALETTE: dict[str, tuple[str, ...]] = {
 }
 """Colours of the first method (the baseline: grey), the second, ..., for light and dark pages."""
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_INK = {"light": ("#20242b", "#d9dce1"), "dark": ("#e6e8ec", "#3a3f48")}
-_STYLE: Any = {
-    "font.size": 11,
+INK, FAINT = "#20242b", "#d9dce1"
+_DARK = {INK: "#e6e8ec", FAINT: "#3a3f48"}
+WIDTH = 3.8
+"""Width of a figure, in inches."""
+STYLE: Any = {
+    "font.size": 10,
     "svg.hashsalt": "pipa",  # without it the bytes of a figure differ each time
     "text.parse_math": False,  # a name with two dollars is not a formula
     "svg.fonttype": "path",  # the reader's fonts may have other widths
 }
+
+
+def for_dark(svg: bytes) -> bytes:
+    """Return a figure in the colours of a dark page."""
+    for light, dark in (*zip(PALETTE["light"], PALETTE["dark"], strict=True), *_DARK.items()):
+        svg = svg.replace(light.encode(), dark.encode())
+    return svg
 
 
 def curves(
@@ -47,8 +58,6 @@ def curves(
     methods: Sequence[str] | None = None,
     smooth: bool = False,
     floor: float | None = None,
-    height: float = 3.9,
-    theme: Theme = "light",
     form: Format = "svg",
 ) -> bytes:
     """Plot values against training steps: one panel per quantity, one line per method.
@@ -58,34 +67,38 @@ def curves(
         methods: All methods in their order, which decides colours; default: as they appear.
         smooth: Draw a running mean over the raw values, for noisy losses.
         floor: Start of the vertical axis; default: below the lowest value.
-        height: Height of the figure, in inches; its width is 6.4.
-        theme: Whether the page is light or dark; the figure's background is transparent.
         form: File format of the bytes.
     """
     if methods is None:
         methods = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     columns = min(2, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, height), layout="constrained")
+    height = 2.6 if rows == 1 else 0.7 + 1.5 * rows
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
         for axes, (title, panel) in zip(grid, panels.items(), strict=False):
-            _dress(axes, theme, title)
-            _lines(axes, panel, methods, theme, smooth)
+            dress(axes, shortened(title, 18))
+            _lines(axes, panel, methods, smooth)
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
             if floor is not None:
-                axes.set_ylim(bottom=floor)
+                top = axes.get_ylim()[1]
+                axes.set_ylim(floor, top + 0.05 * (top - floor) if top > floor else floor + 1)
         for axes in grid[-columns:]:
             axes.set_xlabel("step")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        _legend(figure, methods, theme)
-        return _bytes(figure, form)
+        drawn = {name for panel in panels.values() for name in panel}
+        if len(drawn) > 1:
+            legend(figure, [name if name in drawn else "" for name in methods])
+        return encode(figure, form)
 
 
 def class_bars(
     values: Mapping[str, Mapping[str, float | None]],
     *,
-    theme: Theme = "light",
+    methods: Sequence[str] | None = None,
     form: Format = "svg",
 ) -> bytes:
     """Plot each class's IoU in percent as horizontal bars, one below the other for the methods.
@@ -93,37 +106,38 @@ def class_bars(
     Args:
         values: Method -> class -> percent, or None if the class does not occur. Classes without any
             value are left out.
-        theme: Whether the page is light or dark; the figure's background is transparent.
+        methods: All methods in their order, which decides colours; default: as they appear.
         form: File format of the bytes.
     """
     named = dict.fromkeys(name for scores in values.values() for name in scores)
     classes = [name for name in named if any(s.get(name) is not None for s in values.values())]
+    methods = list(values) if methods is None else methods
     thick = 0.8 / max(1, len(values))
     inches = 1.2 + len(classes) * (0.12 + 0.12 * len(values))
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, inches), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, inches), layout="constrained")
         axes = figure.subplots()
-        _dress(axes, theme, "")
+        dress(axes)
         for place, (method, scores) in enumerate(values.items()):
             rows = np.arange(len(classes)) - 0.4 + (place + 0.5) * thick
             lengths = [scores.get(name) or 0.0 for name in classes]
-            colour = PALETTE[theme][place % len(PALETTE[theme])]
+            colour = tone(list(methods).index(method))
             axes.barh(rows, lengths, thick * 0.9, label=method, color=colour)
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), [shortened(name) for name in classes])
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("IoU, percent")
-        _legend(figure, list(values), theme, bars=True)
-        return _bytes(figure, form)
+        if len(values) > 1:
+            legend(figure, [name if name in values else "" for name in methods], bars=True)
+        return encode(figure, form)
 
 
 def strips(
     values: Mapping[str, Sequence[float]],
     changes: Mapping[str, Mapping[str, Sequence[float]]],
     *,
-    theme: Theme = "light",
     form: Format = "svg",
 ) -> bytes:
     """Plot each row's mIoU, and its differences: a dot per seed and a bar at their mean.
@@ -135,24 +149,23 @@ def strips(
         values: Row -> percent, one value per seed.
         changes: Reference -> row -> points of difference to it, one value per seed of both; a panel
             for each reference.
-        theme: Whether the page is light or dark; the figure's background is transparent.
         form: File format of the bytes.
     """
     panels = {"mIoU, percent": values} | {f"minus {name}": rows for name, rows in changes.items()}
     rows = list(values)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         size = (2.2 + 3.0 * len(panels), 1.1 + 0.34 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True).ravel()
         for place, (axes, (title, panel)) in enumerate(zip(grid, panels.items(), strict=True)):
-            _dress(axes, theme, title)
+            dress(axes, title)
             axes.grid(visible=False, axis="y")
             if place:
-                axes.axvline(0, color=PALETTE[theme][0], linewidth=1)
+                axes.axvline(0, color=tone(0), linewidth=1)
             for name, dots in panel.items():
                 if not dots:
                     continue
-                height, colour = rows.index(name), PALETTE[theme][2]
+                height, colour = rows.index(name), tone(2)
                 axes.plot(dots, [height] * len(dots), "o", color=colour, alpha=0.5, markersize=5)
                 centre = sum(dots) / len(dots)
                 axes.plot([centre] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2.5)
@@ -168,7 +181,7 @@ def strips(
             axes.set_xlim(-reach, reach)  # one scale for all differences
             axes.set_xlabel("line: 95 % interval")
         grid[0].set_xlabel("dot: a seed; bar: their mean")
-        return _bytes(figure, form)
+        return encode(figure, form)
 
 
 def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] = "png") -> bytes:
@@ -199,61 +212,73 @@ def _reach(samples: Sequence[Sequence[float]]) -> float:
     return 1.1 * max(farthest, min(3 * farthest, max(ends, default=0.0)))
 
 
-def _lines(
-    axes: Axes, panel: Mapping[str, Series], methods: Sequence[str], theme: Theme, smooth: bool
-) -> None:
+def _lines(axes: Axes, panel: Mapping[str, Series], methods: Sequence[str], smooth: bool) -> None:
     for method, series in panel.items():
         place = list(methods).index(method)
-        colour = PALETTE[theme][place % len(PALETTE[theme])]
         steps, values = [s for s, _ in series], [v for _, v in series]
         if smooth and len(values) >= 20:
-            axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.8)
+            axes.plot(steps, values, color=tone(place), alpha=0.18, linewidth=0.8)
             values = running_mean(values, max(5, len(values) // 25))
-        mark = _MARKS[place % len(_MARKS)]
         every = 1 if len(values) <= 25 else len(values) // 6
         axes.plot(
             steps,
             values,
-            color=colour,
-            linewidth=1.8,
-            marker=mark,
-            markersize=4.5,
+            color=tone(place),
+            linewidth=1.6,
+            marker=_MARKS[place % len(_MARKS)],
+            markersize=3.5,
             markevery=(every // 2, every),
         )
 
 
-def _dress(axes: Axes, theme: Theme, title: str) -> None:
-    ink, faint = _INK[theme]
+def tone(place: int) -> str:
+    """The colour of the method at a place in the order of all."""
+    return PALETTE["light"][place % len(PALETTE["light"])]
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """A name that leaves room for its figure."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def dress(axes: Axes, title: str = "") -> None:
+    """Give axes the look of all figures."""
     axes.set_facecolor("none")
-    axes.set_title(title, color=ink, loc="left", size=11, pad=8 if title else 0)
-    axes.tick_params(colors=ink, labelcolor=ink, color=faint)
-    axes.xaxis.label.set_color(ink)
-    axes.grid(color=faint, linewidth=0.7)
+    axes.set_title(title, color=INK, loc="left", size=10, pad=6 if title else 0)
+    axes.tick_params(colors=INK, labelcolor=INK, color=FAINT, labelsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK)
+    axes.grid(color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(faint)
+        spine.set_color(FAINT)
 
 
-def _legend(figure: Figure, methods: Sequence[str], theme: Theme, *, bars: bool = False) -> None:
+def legend(figure: Figure, methods: Sequence[str], *, bars: bool = False) -> None:
+    """Name the methods above a figure, in as many columns as there is room for; "" is left out."""
+    names = [shortened(method) for method in methods]
     keys: list[Line2D | Patch] = []
-    for place, method in enumerate(methods):
-        colour = PALETTE[theme][place % len(PALETTE[theme])]
+    for place, name in enumerate(names):
         mark = _MARKS[place % len(_MARKS)]
+        if not name:
+            continue
         if bars:
-            keys.append(Patch(color=colour, label=method))
+            keys.append(Patch(color=tone(place), label=name))
         else:
-            keys.append(Line2D([], [], color=colour, marker=mark, linewidth=1.8, label=method))
+            keys.append(Line2D([], [], color=tone(place), marker=mark, linewidth=1.8, label=name))
+    room = int(8.0 * figure.get_figwidth() / max(1.0, 4.0 + max(map(len, names), default=0)))
     figure.legend(
         handles=keys,
         loc="outside upper left",
-        ncols=min(4, max(1, len(keys))),
+        ncols=min(4, max(1, min(room, len(keys)))),
         frameon=False,
-        labelcolor=_INK[theme][0],
+        labelcolor=INK,
     )
 
 
-def _bytes(figure: Figure, form: Format) -> bytes:
+def encode(figure: Figure, form: Format) -> bytes:
+    """Return a figure as the bytes of a file, the same bytes each time."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
     figure.savefig(buffer, format=form, transparent=True, dpi=160, metadata=metadata)

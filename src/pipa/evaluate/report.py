@@ -1,270 +1,292 @@
-"""A report on runs as one HTML file: scores, curves, classes, pictures.
+"""A report on runs as one HTML file: scores, curves, classes, pictures, features, settings.
 
-Everything is inside the file (pictures as data URIs, no script), so it can be mailed and opened
-anywhere; it follows the reader's light or dark setting and fits a phone. Its style is in `page`.
+Everything is inside the file, so it can be mailed and opened anywhere. It follows the reader's
+light or dark setting and fits a phone. `sections` draws its parts, `page` lays them out.
 """
 
-import base64
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from jaxtyping import Integer, UInt8
+import torch
+import yaml
 
-from pipa.batch import IGNORE_INDEX
-from pipa.classes import LabelSpace
-from pipa.evaluate.page import page
-from pipa.evaluate.plots import PALETTE, Series, Theme, class_bars, curves, picture
-from pipa.evaluate.scores import Result, best_of, figure, gain
-from pipa.files.paint import colourise
+from pipa.errors import PipaError
+from pipa.evaluate import sections
+from pipa.evaluate.compare import Comparison, compare, mean
+from pipa.evaluate.examine import Examination, examine
+from pipa.evaluate.page import render
+from pipa.evaluate.plots import PALETTE
+from pipa.evaluate.record import RunRecord, read_record
+from pipa.evaluate.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
+from pipa.evaluate.scores import figure
+from pipa.evaluate.tables import cells, notes, said
 from pipa.files.writing import write_text
+from pipa.models.segmenter import Segmenter
 
-_LOSS = "loss/"
-_MIOU = "miou"
-_WIDEST = 640
-"""Maximum number of columns of a picture in the gallery; wider ones are reduced."""
-
-
-@dataclass
-class RunRecord:
-    """The report's data on one run."""
-
-    label: str
-    """Display name of the method, such as "PiPa"."""
-    result: Result
-    curves: Mapping[str, Series] = field(default_factory=dict)
-    """Series by name: "loss/TERM" in its own unit, "miou" in percent; others are not shown."""
+BEFORE, AFTER = "source-only student", "adapted student"
+MANY = 4
+"""Methods up to which each has a card."""
+PICTURES = 12
 
 
 @dataclass
-class GalleryRow:
-    """One image of the gallery, its ground truth if known, and the predictions of runs."""
+class Contents:
+    """What a report tells of."""
 
-    image: UInt8[np.ndarray, "h w 3"]
-    truth: Integer[np.ndarray, "h w"] | None
-    predictions: Mapping[str, Integer[np.ndarray, "h w"]]
-    """Class ids by the run's key in `runs`; 255 is black."""
+    records: dict[str, list[RunRecord]]
+    """The runs of each method; those of one method differ in their seed."""
+    comparison: Comparison | None
+    """Of the methods with scores; None if there are none."""
+    names: list[str]
+    """All methods in their order, which decides their colours."""
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs."""
+        return [record for records in self.records.values() for record in records]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The methods with scores."""
+        return [] if self.comparison is None else self.comparison.rows
 
 
 def write_report(
+    runs: Sequence[Path] | Mapping[str, Sequence[Path]],
     path: Path,
-    title: str,
-    runs: Mapping[str, RunRecord],
-    gallery: Sequence[GalleryRow] = (),
-    facts: Mapping[str, str] | None = None,
     *,
-    labels: LabelSpace,
+    title: str = "",
+    about: Sequence[str] = (),
+    against: Sequence[str] = (),
+    pictures: int = PICTURES,
 ) -> None:
-    """Write the report, whole or not at all; an older one of the same name is replaced.
+    """Write the report on runs, whole or not at all; an older one of the same name is replaced.
+
+    A run may lack labels, a judgement, its end, or its images: then the report lacks the parts that
+    need them, and says so.
 
     Args:
+        runs: Folders of runs, or of runs at any depth; those that differ in their seed alone are
+            one method. Or the runs of each method by its name.
         path: The HTML file; its folder is made.
-        title: Heading of the page.
-        runs: The runs by key, the baseline first; gains are relative to it.
-        gallery: Images to show with ground truth and predictions.
-        facts: Facts about the runs: data, seed, time, machine, command.
-        labels: Names and colours of the classes.
+        title: Heading of the page; "": the name of the run.
+        about: Paragraphs below it.
+        against: Names of the methods that all are compared with; the first one when empty.
+        pictures: Maximum number of images on which the networks are looked at; 0: none.
 
     Raises:
-        PipaError: The file cannot be written.
+        PipaError: There is no run, two were scored on other images or on other classes, a file of
+            a run is damaged, or the report cannot be written.
     """
-    sections = [
-        _summary(title, list(runs.values())),
-        _training(list(runs.values())),
-        _classes(list(runs.values()), labels),
-        _gallery(gallery, runs, labels),
-        _facts(facts or {}),
-    ]
-    columns = max([1, *(1 + (row.truth is not None) + len(row.predictions) for row in gallery)])
-    body = "\n".join(section for section in sections if section)
-    text = page(title, body, columns=min(columns, 5), light=PALETTE["light"], dark=PALETTE["dark"])
+    groups = runs if isinstance(runs, Mapping) else find_groups(runs, unfinished=True)
+    contents = gather(groups, against)
+    seen, missing = look(contents, pictures)
+    heading = title or (" and ".join(groups) if len(groups) < 3 else f"{len(groups)} methods")
+    text = render(
+        title=heading,
+        lead=lead(contents),
+        about=about,
+        verdicts=verdicts(contents),
+        cards=cards(contents),
+        methods=methods(contents),
+        curves=sections.curve_figures(contents.records, contents.names),
+        classes=sections.class_table(contents.comparison, contents.names, seen),
+        confusion=sections.confusion_figures(contents.records),
+        gallery=sections.gallery(seen),
+        confidence=sections.confidence(seen),
+        features=sections.features(seen),
+        judgement=sections.judgement(contents.records),
+        missing=[*missing, *lacking(contents)],
+        facts=facts(contents),
+        differing=differing(contents.records),
+        settings=[(name, as_yaml(found[0])) for name, found in contents.records.items()],
+    )
     write_text(path, text)
 
 
-def _summary(title: str, runs: Sequence[RunRecord]) -> str:
-    cards = []
-    for index, run in enumerate(runs):
-        change = gain([runs[0].result.miou, run.result.miou])
-        against = f"<b>{_signed(change)}</b> against {escape(runs[0].label)}"
-        accuracy = run.result.accuracy
-        share = "" if math.isnan(accuracy) else f"{accuracy:.1f} % of the pixels right"
-        cards.append(
-            f'<div class="card" style="--tone: var(--tone{index % len(PALETTE["light"])})">'
-            f"<h3>{escape(run.label)}</h3>"
-            f'<div class="big">{figure(run.result.miou)} <small>mIoU</small></div>'
-            f"<div>{against if index else 'the baseline'}</div>"
-            f'<div class="note">{share}</div></div>'
-        )
-    return f'<h1>{escape(title)}</h1>\n{_lead(runs)}\n<div class="cards">{"".join(cards)}</div>'
+def gather(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Contents:
+    """Read the runs and compare those that have scores.
 
-
-def _lead(runs: Sequence[RunRecord]) -> str:
-    if not runs:
-        return ""
-    last = runs[-1]
-    claim = f"{escape(last.label)} reaches {figure(last.result.miou)} mIoU"
-    parts = []
-    for other in runs[:-1]:
-        change = last.result.miou - other.result.miou
-        side = "above" if change >= 0 else "below"
-        parts.append(f"{abs(change):.1f} {side} {escape(other.label)}")
-    against = f": {', '.join(parts)}" if parts else ""
-    return f'<p class="lead"><b>{claim}</b> on held-out images{against}.</p>'
-
-
-def _training(runs: Sequence[RunRecord]) -> str:
-    names = [run.label for run in runs]
-    losses: dict[str, dict[str, Series]] = {}
-    for run in runs:
-        for name, series in run.curves.items():
-            if name.startswith(_LOSS) and series:
-                losses.setdefault(name.removeprefix(_LOSS), {})[run.label] = series
-    scores = {run.label: run.curves[_MIOU] for run in runs if run.curves.get(_MIOU)}
-    height = max(3.9, 0.5 + 2.1 * math.ceil(len(losses) / 2))
-    plots = []
-    if scores:
-        draw = _themed(
-            lambda theme: curves({"": scores}, methods=names, height=min(height, 5), theme=theme)
-        )
-        plots.append(_plot("mIoU on validation images, percent", draw))
-    if losses:
-        draw = _themed(
-            lambda theme: curves(
-                losses, methods=names, smooth=True, floor=0.0, height=height, theme=theme
-            )
-        )
-        plots.append(_plot("Loss terms", draw))
-    if not plots:
-        return ""
-    return f'<h2>Training</h2>\n<div class="pair">{"".join(plots)}</div>'
-
-
-def _classes(runs: Sequence[RunRecord], labels: LabelSpace) -> str:
-    if not runs:
-        return ""
-    values = {run.label: run.result.iou for run in runs}
-    bars = _plot("IoU, percent", _themed(lambda theme: class_bars(values, theme=theme)))
-    names = dict.fromkeys(name for scores in values.values() for name in scores)
-    colours = dict(zip(labels.names, labels.colours, strict=True))
-    rows = "".join(
-        f"<tr><td>{_chip(colours.get(name))}{escape(name)}</td>"
-        f"{_cells([scores.get(name) for scores in values.values()])}</tr>"
-        for name in names
-    )
-    means = _cells([run.result.miou for run in runs])
-    heads = [*values, *(["gain"] if len(runs) > 1 else [])]
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return (
-        "<h2>Classes</h2>\n"
-        f'<div class="pair">{bars}<div class="scroll"><table><thead><tr><th>class</th>{head}</tr>'
-        f"</thead><tbody>{rows}</tbody><tfoot><tr><td>mIoU</td>{means}</tr></tfoot></table></div>"
-        "</div>"
-    )
-
-
-def _cells(values: Sequence[float | None]) -> str:
-    best = best_of(values)
-    cells = [
-        f'<td class="{"best" if best is not None and value == best else ""}">{figure(value)}</td>'
-        for value in values
-    ]
-    if len(values) > 1:
-        cells.append(f"<td>{_signed(gain(values))}</td>")
-    return "".join(cells)
-
-
-def _gallery(
-    gallery: Sequence[GalleryRow], runs: Mapping[str, RunRecord], labels: LabelSpace
-) -> str:
-    if not gallery:
-        return ""
-    seen: set[int] = set()
+    Raises:
+        PipaError: There is no run, or runs cannot be compared.
+    """
+    records = {name: [read_record(run) for run in runs] for name, runs in groups.items()}
+    if not any(records.values()):
+        raise PipaError("nothing to report", remedy="Give folders of runs.")
     rows = []
-    for row in gallery:
-        shown = [_figure_of("image", "", picture(_reduced(row.image), form="jpeg"), "jpeg")]
-        maps = [] if row.truth is None else [("truth", "", row.truth)]
-        for key, ids in row.predictions.items():
-            name = runs[key].label if key in runs else key
-            maps.append((name, _share_right(ids, row.truth), ids))
-        for name, note, ids in maps:
-            seen.update(np.unique(ids).tolist())
-            step = _step(ids.shape[1])
-            paint = colourise(ids[::step, ::step], labels.colours)
-            shown.append(_figure_of(name, note, picture(paint), "png"))
-        rows.append(f'<div class="row">{"".join(shown)}</div>')
-    chips = "".join(
-        f"<li>{_chip(colour)}{escape(name)}</li>"
-        for place, (name, colour) in enumerate(zip(labels.names, labels.colours, strict=True))
-        if place in seen
+    for name, found in records.items():
+        scored = [record.folder for record in found if record.result is not None]
+        if scored:
+            rows.append(row_of(name, scored))
+    names = list(records)
+    adapted = [record for found in records.values() for record in found if has_before(record)]
+    if len(records) == 1 and adapted:
+        records = {AFTER: records[names[0]]}
+        names = [BEFORE, AFTER]
+        for row in rows:
+            row.name = AFTER
+        before = {r.seed: r.source_only for r in adapted if r.source_only is not None}
+        if before and rows:
+            rows.insert(0, Row(BEFORE, before, scored_on=rows[0].scored_on))
+    return Contents(records, compare(rows, against) if rows else None, names)
+
+
+def has_before(record: RunRecord) -> bool:
+    """Whether a run kept its source-only model."""
+    return record.source_only is not None or (record.folder / "source_only").is_dir()
+
+
+def look(contents: Contents, count: int) -> tuple[Examination | None, list[str]]:
+    """Look at networks on images, as far as networks and images are there.
+
+    Returns:
+        What was seen, None if nothing could be; and a sentence why.
+    """
+    if count < 1:
+        return None, []
+    networks, data = chosen_networks(contents)
+    if not networks:
+        return None, ["There are no pictures: no network was saved yet."]
+    if not data.get("source"):
+        return None, ["There are no pictures: the run's config.yaml does not name its data."]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return examine({k: one.to(device) for k, one in networks.items()}, data, count), []
+    except PipaError as error:
+        return None, [f"There are no pictures: {error}"]
+
+
+def chosen_networks(contents: Contents) -> tuple[dict[str, Segmenter], Mapping[str, Any]]:
+    """Load the networks to look at, and return the data to look at them on.
+
+    They are those of one run before and after adaptation; of several methods, those of the first
+    and the last one after it, with the same seed if there is one.
+    """
+    groups = list(contents.records.values())
+    record = groups[-1][0]
+    if len(groups) == 1:
+        places = {contents.names[0]: (record, "before"), contents.names[-1]: (record, "after")}
+    else:
+        first = next((one for one in groups[0] if one.seed == record.seed), groups[0][0])
+        places = {contents.names[0]: (first, "after"), contents.names[-1]: (record, "after")}
+    found = {name: one.models().get(state) for name, (one, state) in places.items()}
+    return {name: one for name, one in found.items() if one is not None}, record.data
+
+
+def lead(contents: Contents) -> list[str]:
+    """Say in a few sentences what came out."""
+    lines = []
+    if contents.comparison is not None:
+        rows = contents.rows
+        last, reference = rows[-1], contents.comparison.against[0]
+        line = f"{last.name}: {figure(mean(list(last.miou.values())))} mIoU on {last.scored_on}"
+        if last.name != reference:
+            change = said(contents.comparison.difference(last, reference))
+            line += f", {change} against {reference}"
+        lines.append(f"{line}.")
+    for record in contents.runs:
+        if not record.finished:
+            trainer = record.options.get("trainer") or {}
+            of = f" of {trainer['max_steps']}" if trainer.get("max_steps") else ""
+            lines.append(
+                f"{record.folder.name} has not ended: it has logged step {record.steps}{of}."
+            )
+    return lines
+
+
+def verdicts(contents: Contents) -> list[str]:
+    """The judgement of a single run in plain words."""
+    if len(contents.runs) > 1 or not contents.runs[0].judgement:
+        return []
+    return [str(contents.runs[0].judgement.get("words", ""))]
+
+
+def cards(contents: Contents) -> list[dict[str, Any]]:
+    """The score of each method in large type; empty if there are many methods, or one."""
+    if contents.comparison is None or not 1 < len(contents.rows) <= MANY:
+        return []
+    reference = contents.comparison.against[0]
+    found = []
+    for row in contents.rows:
+        change = said(contents.comparison.difference(row, reference))
+        right = mean([result.accuracy for result in row.results.values()])
+        found.append(
+            {
+                "name": row.name,
+                "tone": contents.names.index(row.name) % len(PALETTE["light"]),
+                "miou": figure(mean(list(row.miou.values()))),
+                "against": "the reference"
+                if row.name == reference
+                else f"{change} against {reference}",
+                "note": "" if right != right else f"{right:.1f} % of the pixels right",
+            }
+        )
+    return found
+
+
+def methods(contents: Contents) -> dict[str, Any] | None:
+    """The table of all methods, and what its differences can tell."""
+    if contents.comparison is None:
+        return None
+    said_below = notes(contents.comparison)
+    if contents.rows[0].name == BEFORE:
+        record = contents.runs[0]
+        said_below.insert(
+            1,
+            f"The source-only student is the run's own at step {record.start}, before it saw the "
+            "target; the adapted one has trained for longer as well.",
+        )
+    return {"cells": cells(contents.comparison), "notes": said_below}
+
+
+def lacking(contents: Contents) -> list[str]:
+    """Say what the runs have not been asked for."""
+    lines = []
+    if contents.comparison is None and all(record.finished for record in contents.runs):
+        lines.append("There are no scores: the run had no labelled images (--data.validation).")
+    if not any(record.judgement for record in contents.runs):
+        lines.append("Nothing was judged without labels: `pipa train --judge 16` does.")
+    return lines
+
+
+def facts(contents: Contents) -> list[tuple[str, str]]:
+    """Where the numbers come from: data, seeds, time, versions, commit."""
+    record = contents.runs[-1]
+    seeds = sorted({one.seed for one in contents.runs})
+    found = [("Runs", ", ".join(str(one.folder) for one in contents.runs))]
+    domains = ("source", "target", "validation")
+    found += [(n.capitalize(), str(record.data[n])) for n in domains if record.data.get(n)]
+    if contents.rows:
+        found.append(("Scored on", contents.rows[0].scored_on))
+    found.append(
+        ("Seeds", ", ".join(map(str, seeds)) if len(seeds) > 1 else f"{seeds[0]}: one seed")
     )
-    black = f"<li>{_chip((0, 0, 0))}no class</li>" if seen - set(range(len(labels.names))) else ""
-    return f'<h2>Pictures</h2>\n<ul class="legend">{chips}{black}</ul>\n{"".join(rows)}'
+    spent = [one.stored["seconds"] for one in contents.runs if one.stored.get("seconds")]
+    if spent:
+        found.append(("Time", ", ".join(f"{seconds:.0f} s" for seconds in spent)))
+    environments = {str(e): e for one in contents.runs if (e := one.stored.get("environment"))}
+    for environment in environments.values():
+        commit = environment.get("git") or "unknown"
+        versions = (f"{k} {v}" for k, v in environment.items() if k not in ("git", "machine"))
+        found += [("Commit", commit), ("Versions", ", ".join(versions))]
+    return found
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    if not facts:
-        return ""
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    return f"<h2>How this was made</h2>\n<dl>{rows}</dl>"
+def differing(records: Mapping[str, Sequence[RunRecord]]) -> list[list[str]]:
+    """A table of the settings in which methods differ; empty if there is one."""
+    options = {name: flat(dict(found[0].options)) for name, found in records.items()}
+    known = sorted({key for found in options.values() for key in found})
+    lines = []
+    for key in known:
+        values = [str(found.get(key, "-")) for found in options.values()]
+        if key not in NOT_OF_A_ROW and len(set(values)) > 1:
+            lines.append([key, *values])
+    return [["setting", *options], *lines] if lines else []
 
 
-def _figure_of(name: str, note: str, data: bytes, form: str) -> str:
-    kind = "ids" if form == "png" else "photo"
-    return (
-        f"<figure><figcaption><b>{escape(name)}</b><span>{note}</span></figcaption>"
-        f'<img class="{kind}" alt="{escape(name)}" src="{_uri(data, form)}"></figure>'
-    )
-
-
-def _themed(draw: Callable[[Theme], bytes]) -> tuple[bytes, bytes]:
-    return draw("light"), draw("dark")
-
-
-def _plot(caption: str, themed: tuple[bytes, bytes]) -> str:
-    light, dark = (_uri(data, "svg+xml") for data in themed)
-    return (
-        f'<figure class="plot"><figcaption>{escape(caption)}</figcaption><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{escape(caption)}" src="{light}"></picture></figure>'
-    )
-
-
-def _uri(data: bytes, form: str) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
-
-
-def _step(width: int) -> int:
-    return max(1, math.ceil(width / _WIDEST))
-
-
-def _reduced(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Average over squares of pixels, so that large photographs stay small in the page."""
-    step = _step(image.shape[1])
-    height, width = image.shape[0] // step, image.shape[1] // step
-    cut = image[: height * step, : width * step].reshape(height, step, width, step, 3)
-    reduced: np.ndarray = np.rint(cut.mean(axis=(1, 3))).astype(np.uint8)
-    return reduced
-
-
-def _share_right(ids: Integer[np.ndarray, "h w"], truth: Integer[np.ndarray, "h w"] | None) -> str:
-    if truth is None or not (labelled := truth != IGNORE_INDEX).any():
-        return ""
-    return f"{100 * (ids == truth)[labelled].mean():.0f} % right"
-
-
-def _chip(colour: tuple[int, int, int] | None) -> str:
-    if colour is None:
-        return ""
-    red, green, blue = colour
-    return f'<i class="chip" style="background: rgb({red},{green},{blue})"></i>'
-
-
-def _signed(change: float | None) -> str:
-    if change is None or math.isnan(change):
-        return "-"
-    if abs(change) < 0.05:
-        return "0.0"
-    return f'<span class="{"up" if change > 0 else "down"}">{change:+.1f}</span>'
+def as_yaml(record: RunRecord) -> str:
+    """All settings of a run."""
+    text = yaml.safe_dump(dict(record.options), sort_keys=False, allow_unicode=True)
+    return text if record.options else "The run has no config.yaml."

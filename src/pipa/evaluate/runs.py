@@ -29,6 +29,8 @@ class Row:
     """Wall time by seed, where it was recorded."""
     scored_on: str = UNKNOWN
     """The images that gave the scores, and their size."""
+    folders: dict[int, Path] = field(default_factory=dict)
+    """The runs by seed."""
 
     @property
     def miou(self) -> dict[int, float]:
@@ -42,10 +44,14 @@ class Row:
             PipaError: It is none, or the second one with its seed.
         """
         seed, result, seconds = read_run(run)
+        images = images_of(run)
+        if images != UNKNOWN:
+            self.scored_on = images
         if seed in self.results:
             problem = f"is a second run of {self.name} with seed {seed}"
             raise PipaError(problem, run, "Leave one of them out.")
         self.results[seed] = result
+        self.folders[seed] = run
         if seconds is not None:
             self.seconds[seed] = seconds
 
@@ -76,26 +82,64 @@ def find_rows(folders: Sequence[Path]) -> list[Row]:
     Raises:
         PipaError: A folder holds no finished run, or two runs differ in nothing.
     """
-    rows: dict[str, Row] = {}
-    for run in (run for folder in folders for run in runs_below(folder)):
+    return [row_of(name, runs) for name, runs in find_groups(folders).items()]
+
+
+def row_of(name: str, runs: Sequence[Path]) -> Row:
+    """The row of finished runs that differ in their seed alone.
+
+    Raises:
+        PipaError: One of them has no scores, or two have the same seed.
+    """
+    row = Row(name)
+    for run in runs:
+        row.add(run)
+    return row
+
+
+def find_groups(folders: Sequence[Path], *, unfinished: bool = False) -> dict[str, list[Path]]:
+    """Group runs by their options, and name the groups.
+
+    Args:
+        folders: Runs, or folders of runs at any depth.
+        unfinished: Whether to take up runs that have not ended.
+
+    Raises:
+        PipaError: A folder holds no run.
+    """
+    groups: dict[str, tuple[str, list[Path]]] = {}
+    for run in (run for folder in folders for run in runs_below(folder, unfinished=unfinished)):
         options = read_options(run / "config.yaml")
         kept = {name: value for name, value in options.items() if name not in NOT_OF_A_ROW}
         # Of a run without options nothing is known but its folder.
         key = json.dumps(kept, sort_keys=True, default=str) if options else str(run)
-        if key not in rows:
-            taken = {row.name for row in rows.values()}
-            rows[key] = Row(row_name(run, taken), scored_on=scored_on(options))
-        rows[key].add(run)
-    return list(rows.values())
+        taken = {name for name, _ in groups.values()}
+        groups.setdefault(key, (row_name(run, taken), []))[1].append(run)
+    return dict(groups.values())
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """Finished runs in a folder: itself, or what lies in it."""
-    found = sorted(file.parent for file in folder.rglob("results.json"))
+def runs_below(folder: Path, *, unfinished: bool = False) -> list[Path]:
+    """Runs in a folder: itself, or what lies in it.
+
+    Raises:
+        PipaError: There is none.
+    """
+    files = ("results.json", "metrics.csv") if unfinished else ("results.json",)
+    found = sorted({file.parent for name in files for file in folder.rglob(name)})
+    found = [run for run in found if is_run(run)]
     if not found:
-        remedy = "Give folders of runs that ended, with --data.validation."
-        raise PipaError("holds no finished run (results.json)", folder, remedy)
+        kind, remedy = "finished run (results.json)", "that ended, with --data.validation"
+        if unfinished:
+            kind, remedy = "run", "that `pipa train` wrote"
+        raise PipaError(f"holds no {kind}", folder, f"Give folders of runs {remedy}.")
     return [folder] if folder in found else found
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, and not one above (a demo's, an ablation's row)."""
+    if (folder / "metrics.csv").is_file():
+        return True
+    return (folder / "config.yaml").is_file() and (folder / "results.json").is_file()
 
 
 def read_options(file: Path) -> dict[str, Any]:
@@ -105,6 +149,25 @@ def read_options(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
+
+
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested options to a dictionary of dotted names."""
+    if not isinstance(options, dict):
+        return {prefix: options}
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def images_of(run: Path) -> str:
+    """Say on which images, and at which size, a finished run was scored."""
+    try:
+        stored = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        return str(stored["scored_on"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return scored_on(read_options(run / "config.yaml"))
 
 
 def scored_on(options: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ The mean leaves out classes that occur neither in a label nor in a prediction, l
 evaluation (mmseg/core/evaluation/metrics.py). `plots` has figures of scores.
 """
 
+import csv
+import io
 import json
 import math
 import warnings
@@ -38,6 +40,8 @@ class Result:
     """Mean of `class_accuracy` over the classes that occur in the labels."""
     class_accuracy: dict[str, float | None] = field(default_factory=dict)
     """Share of each class's pixels with the right class; None if the labels do not have it."""
+    confusion: tuple[tuple[int, ...], ...] = field(default=(), compare=False, repr=False)
+    """Pixels by label (outer) and predicted class, over all classes; empty if not known."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with None for NaN."""
@@ -58,6 +62,19 @@ class Result:
         """
         write_text(path, json.dumps(self.as_dict(), indent=2) + "\n")
 
+    def write_confusion(self, path: Path) -> None:
+        """Write the counts of pixels as CSV: a row for each label, a column for each prediction.
+
+        Raises:
+            PipaError: The file cannot be written.
+        """
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["label", *self.iou])
+        for name, counts in zip(self.iou, self.confusion, strict=True):
+            table.writerow([name, *counts])
+        write_text(path, text.getvalue())
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Result":
         """Read the result of `as_dict`; `miou` and `iou` suffice, unknown keys are ignored."""
@@ -65,8 +82,8 @@ class Result:
             name: math.nan if stored.get(name) is None else float(stored[name])
             for name in ("miou", "accuracy", "mean_accuracy")
         }
-        found = dict(stored.get("class_accuracy", {}))
-        return cls(iou=dict(stored["iou"]), class_accuracy=found, **number)
+        iou, class_accuracy = dict(stored["iou"]), dict(stored.get("class_accuracy", {}))
+        return cls(number["miou"], iou, number["accuracy"], number["mean_accuracy"], class_accuracy)
 
 
 class Scores(nn.Module):
@@ -132,6 +149,7 @@ class Scores(nn.Module):
             accuracy=float(100 * hit.sum() / labelled.sum()),
             mean_accuracy=_percent_mean(found),
             class_accuracy=_by_name(names, found),
+            confusion=tuple(map(tuple, counts[:, : len(self.names)].long().tolist())),
         )
 
 

@@ -39,14 +39,20 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
 
 def cells(comparison: Comparison) -> list[list[str]]:
     """Return the table's cells, its head first."""
-    head = ["", "mIoU", "seeds", *(f"minus {name}" for name in comparison.against), "time"]
+    head = ["", "mIoU", "seeds", *(f"minus {name}" for name in references(comparison)), "time"]
     return [head, *(row_cells(comparison, row) for row in comparison.rows)]
+
+
+def references(comparison: Comparison) -> list[str]:
+    """The rows that have a column of differences: none if there is nothing to compare."""
+    return comparison.against if len(comparison.rows) > 1 else []
 
 
 def row_cells(comparison: Comparison, row: Row) -> list[str]:
     """Return the cells of one row."""
     values, spent = list(row.miou.values()), list(row.seconds.values())
-    changes = ["" if n == row.name else change(comparison, row, n) for n in comparison.against]
+    known = references(comparison)
+    changes = ["" if name == row.name else change(comparison, row, name) for name in known]
     time = f"{statistics.mean(spent):.0f} s" if spent else ""
     return [row.name, spread(values), str(len(values)), *changes, time]
 
@@ -56,13 +62,26 @@ def change(comparison: Comparison, row: Row, reference: str) -> str:
     difference = comparison.difference(row, reference)
     p = comparison.adjusted_p(difference)
     mark = "*" if p is not None and p < LEVEL else ""
-    return f"{signed(difference.mean)}{mark} {ends(difference.interval)}".rstrip(" -")
+    return said(difference, mark, count=len(difference.by_seed) != len(row.miou))
+
+
+def said(difference: Difference, mark: str = "", *, count: bool = True) -> str:
+    """A mean difference with its interval and, if asked for, its seeds; or "one seed"."""
+    seeds = len(difference.by_seed)
+    if seeds == 0:
+        return "no seed in common"
+    if seeds == 1:
+        return f"{signed(difference.mean)}{mark} (one seed)"
+    words = f"{signed(difference.mean)}{mark} {ends(difference.interval)}"
+    return f"{words} ({seeds} seeds)" if count else words
 
 
 def notes(comparison: Comparison) -> list[str]:
     """Sentences below the table: what was scored, and what the differences can tell."""
     scored = f"Scored on: {comparison.rows[0].scored_on}."
     count = len(comparison.tested)
+    if len(comparison.rows) == 1:
+        return [scored]
     if not count:
         return [scored, "Differences have no interval: no two rows have two seeds in common."]
     return [

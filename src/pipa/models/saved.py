@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,9 +18,11 @@ from pipa.classes import LabelSpace
 from pipa.errors import PipaError
 from pipa.models import mmseg
 from pipa.models.build import create_segmenter
-from pipa.models.checkpoint import build_with, read_checkpoint
+from pipa.models.checkpoint import build_with, checkpoints_of, read_checkpoint
 from pipa.models.mmseg import Weights
 from pipa.models.segmenter import Segmenter
+
+log = logging.getLogger("pipa")
 
 
 def save_segmenter(
@@ -113,16 +116,16 @@ def _load(path: Path, weights: Weights) -> Segmenter:
 
 
 def _load_folder(folder: Path, weights: Weights) -> Segmenter:
-    if not (folder / "config.json").exists() and (folder / "model/config.json").exists():
-        folder = folder / "model"
+    if not (folder / "config.json").exists():
+        unfinished = not (folder / "model/config.json").exists()
+        if (unfinished or weights == "teacher") and checkpoints_of(folder):
+            return _load_newest(folder, weights)
+        folder = folder if unfinished else folder / "model"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PipaError(
-            "holds no network",
-            folder,
-            "It needs a config.json; of a run that did not end, give checkpoints/last.ckpt.",
-        ) from error
+        remedy = "It needs a config.json, or checkpoints/last.ckpt of a run that did not end."
+        raise PipaError("holds no network", folder, remedy) from error
     if not isinstance(config, dict) or config.get("format") != "pipa-segmenter":
         raise PipaError(
             "its config.json is not of a pipa network",
@@ -141,6 +144,23 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
     model = build_with(lambda: create_segmenter(**config["segmenter"]), state, file)
     model.labels = _label_space(config["labels"])
     return model
+
+
+def _load_newest(run: Path, weights: Weights) -> Segmenter:
+    """Load from the newest checkpoint of a run that can be read; say which."""
+    faults = []
+    for file in checkpoints_of(run):
+        try:
+            content = read_checkpoint(file)
+            model = _load_run(content, file, weights)
+        except PipaError as error:
+            faults.append(error)
+            continue
+        said = f"{faults[0]} " if faults else ""
+        step = content.get("global_step", "unknown")
+        log.warning("%sThe %s is of %s, step %s", said, weights, file, step)
+        return model
+    raise faults[0]
 
 
 def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segmenter:
@@ -163,6 +183,8 @@ def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
     if plain is None:
         return None
     colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
+    if not all(0 <= value <= 255 for colour in colours for value in colour):
+        raise ValueError("a colour is not three numbers from 0 to 255")
     return LabelSpace(tuple(plain["names"]), colours)
 
 

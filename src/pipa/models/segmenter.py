@@ -91,6 +91,8 @@ class Segmenter(nn.Module, ABC):
         chunk: int = 1,
     ) -> None:
         super().__init__()
+        if not all(isinstance(n, int) and n > 0 for n in (num_classes, window, stride, chunk)):
+            raise ValueError("num_classes, window, stride and chunk are whole numbers above 0")
         self.num_classes = num_classes
         self.window, self.stride, self.chunk = window, stride, chunk
         self.config, self.labels = {}, None

@@ -21,12 +21,13 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluate.compare import Comparison, compare
+from pipa.evaluate.report import write_report
 from pipa.evaluate.runs import Row, read_options, read_run, refuse_other_images, scored_on
 from pipa.evaluate.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting, Until
-from pipa.run.options import differences
+from pipa.run.resuming import differences
 
 Task = tuple[Setting, int]
 """A row and a seed."""
@@ -40,8 +41,8 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
         tell: Called with a line whenever a run ends.
 
     Returns:
-        The comparison of what is finished, written to `OUT/table.{md,json,svg}` as well; and a line
-        for each run that failed.
+        The comparison of what is finished, written to `OUT/table.{md,json,svg}` and
+        `OUT/report.html` as well; and a line for each run that failed.
 
     Raises:
         PipaError: The folder holds other runs of these names or runs that were scored on other
@@ -70,6 +71,8 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     ]
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
+    runs = {row.name: list(row.folders.values()) for row in rows}
+    write_report(runs, grid.out / "report.html", title=grid.out.name, against=comparison.against)
     return comparison, faults
 
 

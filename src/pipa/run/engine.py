@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,20 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
 from pipa.run.devices import AveragedByMethod, training_device, uses_several
-from pipa.uda.watch import FiniteGuard, Pictures, Progress, PseudoLabels, Throughput
+from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
 
 
 def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
@@ -66,7 +73,9 @@ def build_trainer(
         if given.get("precision") is None and torch.cuda.is_bf16_supported():
             given["precision"] = "bf16-mixed"
     every = validation_interval(given)
-    given.pop("val_check_interval", None)
+    for own in ("val_check_interval", "patience"):
+        given.pop(own, None)
+    further = further_loggers(out, given.pop("logger", None))
     others = given.pop("plugins", None) or []
     others = others if isinstance(others, list) else [others]
     ours: dict[str, Any] = {
@@ -77,10 +86,12 @@ def build_trainer(
         "logger": [
             TensorBoardLogger(out, name=None, version="tensorboard"),
             table,
+            *further,
         ],
         "callbacks": [
             *([Progress(refresh_rate=10)] if given.get("enable_progress_bar") is not False else []),
             Throughput(),
+            LearningRate(),
             FiniteGuard(),
             PseudoLabels(data.labels.names),
             Pictures(data.labels.colours, every=every),
@@ -102,6 +113,30 @@ def build_trainer(
     except (MisconfigurationException, TypeError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
+
+
+def further_loggers(out: Path, name: str | None) -> list[Logger]:
+    """Build Lightning's logger for a service, beside those that write into the run's folder.
+
+    Args:
+        out: The run's folder, whose name is that of the run.
+        name: "wandb" or "mlflow"; None: no further logger. MLflow writes to the address in
+            `MLFLOW_TRACKING_URI`, or to `mlflow.db` beside the run.
+
+    Raises:
+        PipaError: The package is not installed, or the service refuses.
+    """
+    if name is None:
+        return []
+    local = f"sqlite:///{out.parent.resolve() / 'mlflow.db'}"
+    try:
+        if name == "wandb":
+            return [WandbLogger(name=out.name, save_dir=out, project="pipa")]
+        address = os.environ.get("MLFLOW_TRACKING_URI") or local
+        return [MLFlowLogger("pipa", run_name=out.name, tracking_uri=address)]
+    except ModuleNotFoundError as error:
+        remedy = f"`pip install {name}` brings it."
+        raise PipaError(f"needs the package {name}", "--trainer.logger", remedy) from error
 
 
 def validation_interval(options: Mapping[str, Any]) -> int:

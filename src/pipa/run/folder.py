@@ -15,7 +15,10 @@ log = logging.getLogger("pipa")
 
 MODEL = ("config.json", "model.safetensors")
 RUN = {
-    "": ("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "demo.json", ".*.part"),
+    "": (
+        *("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "confusion.csv"),
+        *("report.html", "demo.json", ".*.part"),
+    ),
     "checkpoints": ("*.ckpt", ".*.part"),
     "tensorboard": ("events.out.tfevents.*", "hparams.yaml"),
     "model": MODEL,

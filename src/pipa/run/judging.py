@@ -5,7 +5,9 @@ At the end the adapted student is compared with it, and replaced by it if adapta
 """
 
 import copy
+import itertools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,16 @@ from jaxtyping import Int, UInt8
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError
+from pipa.evaluate.evaluate import score_images
 from pipa.evaluate.judge import Judgement, Verdict, judge
+from pipa.evaluate.scores import Result
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
+from pipa.run.engine import validation_interval
+from pipa.run.recipes import MethodOptions
 from pipa.uda.method import Method
 
 ADAPTED, SOURCE_ONLY = "adapted", "source-only"
@@ -100,6 +107,43 @@ class Judge(Callback):
         """Compare the adapted student with the source-only model."""
         found = judge({ADAPTED: adapted, SOURCE_ONLY: source_only}, self.images, self.shares)
         return found, found.verdict(ADAPTED, SOURCE_ONLY)
+
+
+def judge_for(
+    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
+) -> Judge:
+    """Build the callback that judges a run without labels.
+
+    Raises:
+        PipaError: The method uses no target.
+    """
+    if data.target is None:
+        remedy = "Leave it out, or take a method that adapts."
+        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    same: dict[str, Any] = {"format": data.format, "skipped": data.skippable}
+    return Judge(
+        target_images(data.target, count, resize=data.target_resize, **same),
+        source_pixels(data.source, classes=data.classes, **same),
+        start=method.start,
+        every=validation_interval(trainer),
+    )
+
+
+def score_source_only(
+    judging: Judge, module: Method, data: UDAData, engine: L.Trainer
+) -> Result | None:
+    """Score the source-only model on the images on which the adapted student was scored.
+
+    Returns:
+        None without labelled images or a source-only model, and in several processes, of which
+        each sees a share of the images.
+    """
+    model = judging.source_only_model(module.student)
+    if model is None or data.validation is None or engine.world_size > 1:
+        return None
+    count = int(min(engine.num_val_batches[0], sys.maxsize))
+    images = itertools.islice(data.val_dataloader(), count)
+    return score_images(model.to(engine.strategy.root_device), images, module.labels)
 
 
 def in_words(verdict: Verdict) -> str:

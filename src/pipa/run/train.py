@@ -1,7 +1,7 @@
 """One run: from the sections of an experiment file to a trained segmenter on disk.
 
 A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoints/last.ckpt`,
-`model/` (for `pipa predict` and `pipa eval`) and `results.json`.
+`model/` (for `pipa predict` and `pipa eval`), `results.json`, `confusion.csv` and `report.html`.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from lightning.pytorch.callbacks import Callback
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
-from pipa.data.unlabelled import brightness_gap, source_pixels, target_images
+from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
+from pipa.evaluate.report import write_report
 from pipa.evaluate.scores import Result
 from pipa.files.writing import write_text
-from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
 from pipa.models.saved import save_segmenter
@@ -36,11 +36,12 @@ from pipa.run.devices import (
     told_of_losses,
     training_device,
 )
-from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning, validation_interval
+from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
-from pipa.run.judging import Judge, as_record, in_words
-from pipa.run.options import StudentOptions
+from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
+from pipa.run.options import StudentOptions, build_student
+from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.run.speed import Speed
 from pipa.uda.method import Method
@@ -58,8 +59,8 @@ FAR_APART = 4.0
 class Run:
     """The result of a finished run."""
 
-    out: Path
-    student: Segmenter
+    folder: Path
+    model: Segmenter
     """The model that was kept: the student, or the source-only model if that is better."""
     labels: LabelSpace
     result: Result | None
@@ -85,6 +86,7 @@ def train(
     resume: bool = False,
     config: str | None = None,
     callbacks: Sequence[Callback] = (),
+    report: bool = True,
 ) -> Run:
     """Train, validate, and write the run's folder.
 
@@ -103,6 +105,7 @@ def train(
         resume: Continue from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
         callbacks: Further callbacks of Lightning.
+        report: Whether to write `report.html`.
 
     Raises:
         PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
@@ -136,7 +139,9 @@ def train(
             write_text(out / "config.yaml", config)
         hush_lightning()
         judging = judge_for(data, method, trainer, judge) if judge else None
-        callbacks = [*speed.callbacks, *callbacks, *([] if judging is None else [judging]), stop]
+        patience = patience_for(trainer, data, method.start, judged=judging is not None)
+        judges = [] if judging is None else [judging]
+        callbacks = [*speed.callbacks, *callbacks, *judges, *patience, stop]
         earlier = earlier_metrics(out, last)
         engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
         tell_of_batch(engine, data.batch_size, optim.lr)
@@ -146,9 +151,13 @@ def train(
         stop.waits = True  # what is left takes seconds
         if not engine.is_global_zero:
             return Run(out, module.student, data.labels, result, is_first=False)
+        before = None if judging is None else score_source_only(judging, module, data, engine)
         # Of a run that was resumed, this process knows the end only.
         seconds = None if resume else time.perf_counter() - since
-        return write_run(out, module, result, seconds, judging)
+        run = write_run(out, module, result, seconds, judging, before)
+        if report:
+            write_own_report(out)
+        return run
 
 
 def set_up(
@@ -192,22 +201,6 @@ def set_up(
     return module
 
 
-def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
-    """The network of the `student:` section.
-
-    Raises:
-        PipaError: The name, the weights or an option is none that a network can be built with.
-    """
-    options = student.options or {}
-    try:
-        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        if not options:
-            raise
-        reason = " ".join(str(error).split())
-        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
-
-
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
     """Return the data with the parts that the method needs.
 
@@ -230,7 +223,7 @@ def settle_style(method: MethodOptions, data: UDAData) -> MethodOptions:
     if method.style != "auto":
         return method
     assert data.target is not None, "a style needs a target"
-    gap = brightness_gap(data.source, data.target, format=data.format)
+    gap = brightness_gap(data.source, data.target, format=data.format, skipped=data.skippable)
     turn = gap > FAR_APART
     log.info("style: the brightness differs by %.1f deviations; turn colours: %s", gap, turn)
     return replace(method, style="colour", style_turn=turn)
@@ -254,27 +247,13 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
     return module.result
 
 
-def judge_for(
-    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
-) -> Judge:
-    """Build the callback that judges a run without labels.
-
-    Raises:
-        PipaError: The method uses no target.
-    """
-    if data.target is None:
-        remedy = "Leave it out, or take a method that adapts."
-        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
-    return Judge(
-        target_images(data.target, count, format=data.format, resize=data.target_resize),
-        source_pixels(data.source, classes=data.classes, format=data.format),
-        start=method.start,
-        every=validation_interval(trainer),
-    )
-
-
 def write_run(
-    out: Path, module: Method, result: Result | None, seconds: float | None, judging: Judge | None
+    out: Path,
+    module: Method,
+    result: Result | None,
+    seconds: float | None,
+    judging: Judge | None,
+    before: Result | None = None,
 ) -> Run:
     """Write the model and the scores; the checkpoints exist already."""
     kept = module.student
@@ -283,6 +262,9 @@ def write_run(
     record["seconds"] = None if seconds is None else round(seconds, 1)
     if result is not None:
         record |= result.as_dict()
+        result.write_confusion(out / "confusion.csv")
+    if before is not None:
+        record["source_only"] = before.as_dict()
     verdict = ""
     source_only = None if judging is None else judging.source_only_model(module.student)
     if judging is not None and source_only is not None:
@@ -296,3 +278,11 @@ def write_run(
     save_segmenter(kept, out / "model", module.labels)
     write_text(out / "results.json", json.dumps(record, indent=1))
     return Run(out, kept, module.labels, result, verdict)
+
+
+def write_own_report(out: Path) -> None:
+    """Write the report of a run; if that is not possible the run is still a run."""
+    try:
+        write_report([out], out / "report.html")
+    except PipaError as error:
+        log.warning("the run has no report: %s", error)

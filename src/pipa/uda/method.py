@@ -145,9 +145,10 @@ class Method(L.LightningModule, ABC):
             self.scores.update(slide(self.student, batch.image).argmax(1), batch.label)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean IoU in percent."""
+        """Log the mean IoU and that of each class, in percent."""
         self.result, self.scored_at = self.scores.result(), self.global_step
         self.log("miou", self.result.miou, prog_bar=True)
+        self.log_dict({f"iou/{k}": v for k, v in self.result.iou.items() if v is not None})
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pipa.batch import Batch
 from pipa.errors import PipaError
 from pipa.uda.method import Method
+from pipa.uda.self_training import SelfTraining
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,19 @@ class Throughput(Callback):
             now = time.perf_counter()
             module.log("images_per_second", self.images / (now - self.since))
             self.since, self.images = now, 0
+
+
+class LearningRate(Callback):
+    """Logs the learning rate of the schedule: that of a parameter without a factor of its own."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        """Log the rate of the step that begins, where the other numbers are logged."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            assert isinstance(module, Method)
+            group = trainer.optimizers[0].param_groups[0]
+            module.log("lr", module.optim.lr * group["lr"] / (group["initial_lr"] or 1.0))
 
 
 class FiniteGuard(Callback):
@@ -141,7 +155,9 @@ class PseudoLabels(Callback):
     """Logs the classes of pseudo-labels; warns once of a class that vanishes or swallows others.
 
     The first pseudo-labels are those of the source-only student: the shares of the classes are
-    compared with these. It logs `pseudo/weight`, the mean weight, and the share of each class.
+    compared with these. It logs the share of each class as `pseudo_share/CLASS`, and
+    `pseudo/weight`, the mean weight, and `pseudo/sure`, the share of pixels whose probability
+    reaches the teacher's `confidence`.
 
     Args:
         names: Names of the classes.
@@ -151,6 +167,7 @@ class PseudoLabels(Callback):
         self.names = tuple(names)
         self.count: Tensor | None = None
         self.weight: Tensor | float = 0.0
+        self.sure: Tensor | float = 0.0
         self.steps = 0
         self.first: list[float] | None = None
         self.warned = False
@@ -159,21 +176,26 @@ class PseudoLabels(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Count on the device; read the counts only at steps that log."""
-        last = module.last_step if isinstance(module, Method) else None
-        if last is None or last.pseudo is None:
+        if not isinstance(module, SelfTraining):
             return
-        label = last.pseudo.label.flatten()
+        pseudo = None if module.last_step is None else module.last_step.pseudo
+        if pseudo is None:
+            return
+        label = pseudo.label.flatten()
         if self.count is None:
             self.count = torch.zeros(len(self.names), device=label.device)
         self.count.scatter_add_(0, label, torch.ones_like(label, dtype=self.count.dtype))
-        self.weight = self.weight + last.pseudo.weight.mean()
+        self.weight = self.weight + pseudo.weight.mean()
+        sure = pseudo.confidence >= module.teacher.confidence
+        self.sure = self.sure + sure.float().mean()
         self.steps += 1
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             shares = (self.count / self.count.sum()).tolist()
-            logged = {f"pseudo/{name}": s for name, s in zip(self.names, shares, strict=True)}
-            module.log_dict(logged | {"pseudo/weight": self.weight / self.steps})
+            logged = {f"pseudo_share/{k}": s for k, s in zip(self.names, shares, strict=True)}
+            means = {"weight": self.weight / self.steps, "sure": self.sure / self.steps}
+            module.log_dict(logged | {f"pseudo/{name}": mean for name, mean in means.items()})
             self._compare(shares)
-            self.count, self.weight, self.steps = None, 0.0, 0
+            self.count, self.weight, self.sure, self.steps = None, 0.0, 0.0, 0
 
     def _compare(self, shares: list[float]) -> None:
         """Warn, once, of a class that has nearly vanished or grown threefold."""
