@@ -27,7 +27,7 @@ from pipa.evaluation.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting, Until
-from pipa.run.options import differences
+from pipa.run.resuming import differences
 
 Task = tuple[Setting, int]
 """A row and a seed."""

@@ -15,7 +15,10 @@ from pipa.errors import PipaError, at_least
 from pipa.evaluation.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
+from pipa.models.build import create_segmenter
+from pipa.models.segmenter import Segmenter
 from pipa.run.recipes import MethodOptions, chosen_terms
+from pipa.run.resuming import refuse_other_options
 from pipa.run.speed import Speed
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
@@ -81,6 +84,22 @@ class StudentOptions:
         return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
+def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
+    """The network of the `student:` section.
+
+    Raises:
+        PipaError: The name, the weights or an option is none that a network can be built with.
+    """
+    options = student.options or {}
+    try:
+        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if not options:
+            raise
+        reason = " ".join(str(error).split())
+        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
+
+
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
@@ -140,37 +159,6 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     sections["terms"] = chosen_terms(built.method, {name: getattr(built, name) for name in TERMS})
     sections["trainer"] = built.trainer.as_dict()
     return sections
-
-
-def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
-    """Refuse to resume a run with other options; only its speed and its length may change.
-
-    Raises:
-        PipaError: An option that changes the results differs.
-    """
-    try:
-        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # `train` reports the fault of the folder
-    free = ("out", "resume", "config", "data.workers", "data.cache", "compile", "checkpoint")
-    changed = [
-        word
-        for name, word in differences(before, options)
-        if name not in free and not name.startswith("trainer.")
-    ]
-    if changed:
-        problem = f"was trained with other options ({'; '.join(changed[:4])})"
-        raise PipaError(problem, run, "Leave them as they were, or train anew with another --out.")
-
-
-def differences(before: Any, now: Any) -> list[tuple[str, str]]:
-    """List options that differ: the name, and a text with both values."""
-    old, new = flat(before), flat(now)
-    return [
-        (name, f"{name}: {old.get(name)}, now {new.get(name)}")
-        for name in sorted(old | new)
-        if old.get(name) != new.get(name)
-    ]
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:

@@ -21,10 +21,8 @@ from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
 from pipa.evaluation.scores import Result
 from pipa.files.writing import write_text
-from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
-from pipa.models.segmenter import Segmenter
 from pipa.run.checkpoints import in_one_line
 from pipa.run.devices import (
     settle_devices,
@@ -37,7 +35,7 @@ from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import judge_for, score_source_only
-from pipa.run.options import TRAINER, StudentOptions
+from pipa.run.options import TRAINER, StudentOptions, build_student
 from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
 from pipa.run.speed import Speed
@@ -189,22 +187,6 @@ def set_up(
             out.rmdir()  # only if it is empty: no unfinished run stays behind
         raise
     return module
-
-
-def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
-    """The network of the `student:` section.
-
-    Raises:
-        PipaError: The name, the weights or an option is none that a network can be built with.
-    """
-    options = student.options or {}
-    try:
-        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        if not options:
-            raise
-        reason = " ".join(str(error).split())
-        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
 
 
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
