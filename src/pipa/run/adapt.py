@@ -1,9 +1,10 @@
 """`pipa adapt`: from two folders to a model, a verdict and a report, with nothing to choose."""
 
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jsonargparse import ArgumentParser
 
@@ -101,8 +102,7 @@ def adapt(
     given |= {} if classes is None else {"data.classes": classes}
     words = [f"--{name}={value}" for name, value in given.items()]
     words += ["--trainer.enable_progress_bar=false"] if quiet else []
-    experiment = read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words])
-    run = train(**experiment, report=False)
+    run = train(**sections_of([*choices.words, *words]), report=False)
     about = [f"{name}: {reason}" for name, reason in reasons.items()]
     title = f"{data['source']} to {data['target']}"
     write_report([run.folder], run.folder / "report.html", title=title, about=about)
@@ -130,6 +130,20 @@ def check_all(data: dict[str, str], classes: str | None, on_error: str) -> Check
             remedy += "; --on-error skip trains without these files." if on_error == "stop" else "."
             raise PipaError(problem, spec, remedy)
     return Checked(table, reports["source"], reports["target"], reports.get("validation"))
+
+
+def sections_of(words: Sequence[str]) -> dict[str, Any]:
+    """Read the arguments of `train` from the words of `pipa train`.
+
+    Raises:
+        PipaError: A recipe of the user's has an option that does not exist, or is not possible.
+    """
+    try:
+        return read_experiment(ArgumentParser(exit_on_error=False), list(words))
+    except ArgumentError as error:
+        if isinstance(error.__cause__, PipaError):
+            raise error.__cause__ from error
+        raise PipaError(" ".join(str(error).split()), f"--recipe {words[0]}") from error
 
 
 def seen_in(checked: Checked) -> Seen:
