@@ -105,6 +105,7 @@ def test_every_public_name_is_there_and_explained():
 PLAIN = {
     *("Labelled", "SourceTerm", "TargetTerm", "Given"),
     *("create_segmenter", "load_segmenter", "save_segmenter", "Segmenter", "UDAData"),
+    *("Predictor", "from_pretrained", "push_to_hub", "save_pretrained"),
     *("LabelSpace", "CITYSCAPES", "PipaError", "losses", "SourceOnly"),
 }
 """Public names that come from no paper."""
