@@ -79,6 +79,7 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
         "--trainer.max_time=foo",
         "--student.options={backbone: 3}",
         "--student.options={name: x}",
+        "--student.options={head: {width: 0}}",
         "--method.passes=0",
         "--pixel.width=20",
         "--pixel.similarity=2",

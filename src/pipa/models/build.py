@@ -87,6 +87,8 @@ def create_segmenter(
         parts.append(build_head(**ATTENTION.get(decoder, {})))
     make = HRDA if kind == "hrda" else EncoderDecoder
     model: Segmenter = _call(partial(make, body, *parts), options, name)
+    if any(not parameter.numel() for parameter in model.parameters()):
+        raise ValueError("a layer without channels")
     model.config = {
         "name": name,
         "num_classes": num_classes,
