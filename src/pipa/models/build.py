@@ -1,6 +1,7 @@
 """Building of networks by name: HEAD_BACKBONE."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -126,4 +127,6 @@ def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) ->
         raise PipaError(
             f"{where} has no option {', '.join(unknown)}", remedy=f"It has {', '.join(known)}."
         )
-    return function(**options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # is refused at the end
+        return function(**options)
