@@ -45,6 +45,9 @@ def test_a_grid_is_run_gone_on_with_and_compared(pipa, given, tmp_path):
     assert list(table) == ["none", "pixel"]
     assert set(table["pixel"]["differences"]["none"]["by_seed"]) == {"0", "1"}
     assert (out / "table.svg").is_file()
+    page = (out / "report.html").read_text()
+    assert "minus none" in page
+    assert "(2 seeds)" in page
 
     # What is finished stays, what is missing is made: a run that was stopped near its end.
     (out / "pixel" / "seed1" / "results.json").unlink()

@@ -1,7 +1,9 @@
 """`pipa judge`, `eval`, `predict`, `convert` and `export`."""
 
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
 from pipa.errors import PipaError
@@ -52,7 +54,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
@@ -133,15 +135,47 @@ def convert_command(given: list[str]) -> int:
 
 def export_command(given: list[str]) -> int:
     """`pipa export MODEL OUT`."""
-    parser = new_parser("export", "Write ONNX and compare its output with the model's.")
+    about = "Write a network for other runtimes and compare its output with the model's."
+    parser = new_parser("export", about)
     add_model(parser)
-    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("out", type=Path, help="the .onnx or .pt2 file to write")
     parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="[height,width]")
+    about = "onnx, or torch for a program of torch.export that needs no pipa"
+    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help=about)
+    about = "write INT8, and print what it costs in mIoU on these labelled images, [FORMAT:]PATH"
+    parser.add_argument("--int8", type=str | None, metavar="DATA", help=about)
+    parser.add_argument("--classes", type=str | None, help="with --int8: as in `pipa eval`")
+    about = "with --int8: how many of the images to calibrate on"
+    parser.add_argument("--images", type=int, default=32, help=about)
     options = parser.parse_args(given)
+    if options.int8 and options.format != "onnx":
+        raise PipaError("is for ONNX", "--int8", "Leave --format out.")
 
     from pipa.deploy.export import export
 
     model = load_model(options).cpu()
-    difference = export(model, options.out, options.size)
+    difference = export(model, options.out, options.size, format=options.format)
     print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
+    if options.int8:
+        print(_quantised(options))
     return 0
+
+
+def _quantised(options: Any) -> str:
+    """Replace an ONNX file by its INT8 form; say what that costs."""
+    from pipa.data.loading import labelled_images
+    from pipa.deploy.int8 import quantise
+    from pipa.deploy.onnx_file import OnnxSegmenter
+    from pipa.evaluation.evaluate import evaluate
+
+    def miou() -> float:
+        return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou
+
+    images, _ = labelled_images(options.int8, options.classes)
+    before, bytes_before = miou(), options.out.stat().st_size
+    quantise(options.out, options.out, (batch.image[0] for batch in islice(images, options.images)))
+    after, bytes_after = miou(), options.out.stat().st_size
+    return (
+        f"INT8: mIoU {before:.2f} -> {after:.2f} ({after - before:+.2f}) on {options.int8}, "
+        f"{bytes_before / 1e6:.1f} -> {bytes_after / 1e6:.1f} MB"
+    )

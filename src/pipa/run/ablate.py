@@ -20,14 +20,14 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.compare import Comparison, compare
-from pipa.evaluate.report import write_report
-from pipa.evaluate.runs import Row, read_options, read_run, refuse_other_images, scored_on
-from pipa.evaluate.tables import write_tables
+from pipa.evaluation.compare import Comparison, compare
+from pipa.evaluation.report import write_report
+from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
+from pipa.evaluation.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting, Until
-from pipa.run.options import differences
+from pipa.run.resuming import differences
 
 Task = tuple[Setting, int]
 """A row and a seed."""
@@ -72,7 +72,11 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
     runs = {row.name: list(row.folders.values()) for row in rows}
-    write_report(runs, grid.out / "report.html", title=grid.out.name, against=comparison.against)
+    page = grid.out / "report.html"
+    try:
+        write_report(runs, page, title=grid.out.name, against=comparison.against)
+    except PipaError as error:
+        faults.append(f"there is no report: {error}")
     return comparison, faults
 
 

@@ -15,7 +15,7 @@ from pipa.classes import LabelSpace
 from pipa.data import crops
 from pipa.data.dataset import Sample, Segmentation, open_domains
 from pipa.errors import PipaError
-from pipa.evaluate.features import Features, project, scattered
+from pipa.evaluation.features import Features, project, scattered
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import enlarge, evaluating, slide
 
@@ -100,8 +100,9 @@ def examine(models: Mapping[str, Segmenter], data: Mapping[str, Any], count: int
     if any(model.num_classes != domains.labels.num_classes for model in models.values()):
         raise PipaError("the data's classes are not the model's", data["source"])
     found = Examination(str(data.get("validation") or data.get("target")), domains.labels)
-    samples = some(images, count, data.get("target_resize"))
-    origin = some(domains.source, count, data.get("source_resize"))
+    skip = data.get("on_error") == "skip"
+    samples = some(images, count, data.get("target_resize"), skip=skip)
+    origin = some(domains.source, count, data.get("source_resize"), skip=skip)
     found.bins = {name: np.zeros((BINS, 3)) for name in models}
     with torch.inference_mode():
         for sample in samples:
@@ -120,21 +121,36 @@ def examine(models: Mapping[str, Segmenter], data: Mapping[str, Any], count: int
     return found
 
 
-def some(images: Segmentation, count: int, resize: Sequence[int] | None) -> list[Sample]:
+def some(
+    images: Segmentation, count: int, resize: Sequence[int] | None, *, skip: bool
+) -> list[Sample]:
     """Load images that are spread over a data set, at their size of use.
 
+    Args:
+        images: The data set.
+        count: Maximum number of images.
+        resize: Fit each into this size first; None: leave it as it is.
+        skip: Leave out files that are faulty.
+
     Raises:
-        PipaError: One is unreadable.
+        PipaError: One is faulty and not to be skipped, or all are.
     """
     places = np.linspace(0, len(images) - 1, min(count, len(images)))
     bounds = None if resize is None else (resize[0], resize[1])  # YAML has lists
     samples = []
     for index in dict.fromkeys(round(place) for place in places.tolist()):
-        image, label, path = images.load(index)
+        try:
+            image, label, path = images.load(index)
+        except PipaError:
+            if not skip:
+                raise
+            continue
         size = crops.fit_size(image.shape[:2], bounds)
         small = np.asarray(crops.cut_image(image, size, (0, 0), size))
         truth = None if label is None else crops.cut_label(label, size, (0, 0), size)
         samples.append(Sample(small, truth, path))
+    if not samples:
+        raise PipaError("none of the images that were looked at can be read", images.root)
     return samples
 
 

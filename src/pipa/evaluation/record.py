@@ -1,9 +1,11 @@
 """What the folder of a run holds, whether the run has ended or not."""
 
+import copy
 import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import is_run, read_options, scored_on
-from pipa.evaluate.scores import Result
+from pipa.evaluation.runs import is_run, read_options, scored_on
+from pipa.evaluation.scores import Result
+from pipa.models.checkpoint import read_checkpoint
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 
@@ -92,26 +95,32 @@ class RunRecord:
     def models(self) -> dict[str, Segmenter]:
         """Load "before", the source-only model, and "after", the adapted one, as far as they exist.
 
-        Of an unfinished run, "after" is the student of its newest checkpoint.
+        Of an unfinished run they are those of its newest checkpoint.
         """
-        places = {
-            "before": ["source_only"],
-            "after": ["model_adapted", "model", "checkpoints/last.ckpt", *self._checkpoints()],
-        }
         found = {}
-        for name, places_of_one in places.items():
-            for place in places_of_one:
-                try:
-                    found[name] = load_segmenter(self.folder / place)
-                    break
-                except PipaError:
-                    continue
-        return found
+        for name, places in {
+            "after": ["model_adapted", "model"],
+            "before": ["source_only"],
+        }.items():
+            for place in places:
+                if name not in found and (self.folder / place / "config.json").is_file():
+                    with suppress(PipaError):  # it is damaged
+                        found[name] = load_segmenter(self.folder / place)
+        return found or self._models_of_checkpoint()
 
-    def _checkpoints(self) -> list[str]:
-        files = (self.folder / "checkpoints").glob("step*.ckpt")
-        newest = sorted(files, key=lambda file: (len(file.stem), file.stem), reverse=True)
-        return [f"checkpoints/{file.name}" for file in newest]
+    def _models_of_checkpoint(self) -> dict[str, Segmenter]:
+        folder = self.folder / "checkpoints"
+        files = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
+        for file in (folder / "last.ckpt", *reversed(files)):
+            with suppress(PipaError):  # it is missing or damaged
+                found = {"after": load_segmenter(file)}
+                judge = read_checkpoint(file).get("callbacks", {}).get("Judge", {})
+                if judge.get("source_only") is not None:
+                    before = copy.deepcopy(found["after"])
+                    before.load_state_dict(judge["source_only"])
+                    found["before"] = before
+                return found
+        return {}
 
 
 def read_record(folder: Path) -> RunRecord:

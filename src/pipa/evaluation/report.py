@@ -13,15 +13,15 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate import sections
-from pipa.evaluate.compare import Comparison, compare, mean
-from pipa.evaluate.examine import Examination, examine
-from pipa.evaluate.page import render
-from pipa.evaluate.plots import PALETTE
-from pipa.evaluate.record import RunRecord, read_record
-from pipa.evaluate.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
-from pipa.evaluate.scores import figure
-from pipa.evaluate.tables import cells, notes, said
+from pipa.evaluation import sections
+from pipa.evaluation.compare import Comparison, compare, mean
+from pipa.evaluation.examine import Examination, examine
+from pipa.evaluation.page import render
+from pipa.evaluation.plots import PALETTE
+from pipa.evaluation.record import RunRecord, read_record
+from pipa.evaluation.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
+from pipa.evaluation.scores import figure
+from pipa.evaluation.tables import cells, notes, said
 from pipa.files.writing import write_text
 from pipa.models.segmenter import Segmenter
 
@@ -73,7 +73,8 @@ def write_report(
         path: The HTML file; its folder is made.
         title: Heading of the page; "": the name of the run.
         about: Paragraphs below it.
-        against: Names of the methods that all are compared with; the first one when empty.
+        against: Names of the methods that all are compared with; the first one when empty. A
+            single method is compared with its own source-only student.
         pictures: Maximum number of images on which the networks are looked at; 0: none.
 
     Raises:
@@ -123,7 +124,7 @@ def gather(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Cont
     names = list(records)
     adapted = [record for found in records.values() for record in found if has_before(record)]
     if len(records) == 1 and adapted:
-        records = {AFTER: records[names[0]]}
+        records, against = {AFTER: records[names[0]]}, ()
         names = [BEFORE, AFTER]
         for row in rows:
             row.name = AFTER
@@ -134,7 +135,9 @@ def gather(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Cont
 
 
 def has_before(record: RunRecord) -> bool:
-    """Whether a run kept its source-only model."""
+    """Whether a run kept its source-only model, or will have done so in the end."""
+    if not record.finished:
+        return bool(record.options.get("judge"))
     return record.source_only is not None or (record.folder / "source_only").is_dir()
 
 

@@ -15,9 +15,9 @@ import yaml
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
-from pipa.evaluate.features import nearest, project, scattered
-from pipa.evaluate.report import write_report
-from pipa.evaluate.sections import calibration_error
+from pipa.evaluation.features import nearest, project, scattered
+from pipa.evaluation.report import write_report
+from pipa.evaluation.sections import calibration_error
 from pipa.models.build import create_segmenter
 from pipa.models.saved import save_segmenter
 
@@ -85,7 +85,9 @@ def scores(miou):
     }
 
 
-def write_run(folder, data, *, seed=0, miou=42.5, before=30.0, finished=True, name="daformer"):
+def write_run(
+    folder, data, *, seed=0, miou=42.5, before=30.0, finished=True, name="daformer", judge=0
+):
     """A run's folder, without the hours of training."""
     folder.mkdir(parents=True)
     options = {
@@ -93,6 +95,7 @@ def write_run(folder, data, *, seed=0, miou=42.5, before=30.0, finished=True, na
         "seed": seed,
         "data": data,
         "method": {"name": name, "start": 50},
+        "judge": judge,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(options | {"trainer": {"max_steps": 400}}))
     with (folder / "metrics.csv").open("w", newline="") as file:
@@ -198,6 +201,38 @@ def test_without_labels_there_is_a_gallery_of_the_target(tmp_path, data):
     assert "Without labels it is not known how often they are right" in page.says()
 
 
+def test_an_unfinished_run_shows_the_networks_of_its_checkpoint(tmp_path, data):
+    run = write_run(tmp_path / "mine", data, finished=False, judge=4)
+    torch.manual_seed(1)
+    student = create_segmenter("small", 3)
+    state = {f"student.{name}": value for name, value in student.state_dict().items()}
+    labels = {"names": list(AWFUL), "colours": [[0, 0, 255], [128, 64, 128], [0, 0, 142]]}
+    torch.manual_seed(0)
+    content = {
+        "pytorch-lightning_version": "2.6",
+        "state_dict": state,
+        "hyper_parameters": {"student": student.config, "labels": labels},
+        "callbacks": {"Judge": {"source_only": create_segmenter("small", 3).state_dict()}},
+    }
+    (run / "checkpoints").mkdir()
+    torch.save(content, run / "checkpoints" / "step100.ckpt")
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"half of it")
+    page = written([run], tmp_path / "report.html", pictures=1)
+    assert "has not ended" in page.says()
+    assert "source-only student on its left, adapted student on its right" in page.says()
+    assert [type(picture_of(uri)).__name__ for uri in page.pictures].count("ndarray") == 4
+
+
+def test_faulty_images_are_left_out_if_the_run_skipped_them(tmp_path, data):
+    labelled = builders.folder(tmp_path / "labelled", 3, classes=CLASSES, shift=25, seed=9)
+    (labelled / "images" / "001.png").write_bytes(b"no image")
+    faulty = data | {"validation": str(labelled)}
+    run = write_run(tmp_path / "mine", faulty)
+    assert "There are no pictures" in written([run], tmp_path / "report.html").says()
+    run = write_run(tmp_path / "other", faulty | {"on_error": "skip"})
+    assert "2 images spread over" in written([run], tmp_path / "report.html").says()
+
+
 def test_images_that_are_gone_are_said(tmp_path, data):
     gone = data | {"validation": str(tmp_path / "elsewhere")}
     page = written([write_run(tmp_path / "mine", gone)], tmp_path / "report.html")
@@ -220,6 +255,15 @@ def test_methods_with_seeds_have_intervals(tmp_path, data):
     assert "3 methods" in text
     assert page.classes.count("card") == 3
     assert "more seed 1 adapted" in text
+
+
+def test_a_single_method_is_compared_with_its_source_only_student(tmp_path, data):
+    """Over three seeds: 2, 4 and 6, so 4 +- 4.97, whatever the table compared it with."""
+    runs = [write_run(tmp_path / f"a{s}", data, seed=s, miou=32.0 + 2 * s) for s in range(3)]
+    page = written({"mine": runs}, tmp_path / "report.html", against=["mine"], pictures=0)
+    assert "+4.0 [-1.0, +9.0] (3 seeds) against source-only student" in page.says()
+    assert "mean over 3 seeds" in page.says()
+    assert "Pictures" not in page.says()
 
 
 def test_settings_that_differ_are_listed(tmp_path, data):
