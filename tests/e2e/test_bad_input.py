@@ -81,7 +81,6 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
         "--student.options={name: x}",
         "--student.options={head: {width: 0}}",
         "--method.passes=0",
-        "--pixel.width=20",
         "--pixel.similarity=2",
         "--seed=-1",
         "--pixel.anchors=99999999999999999999",
