@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -184,6 +185,16 @@ def test_a_pixel_is_filled_if_its_centre_lies_within(corners):
                 if (y1 > y) != (y2 > y):
                     inside ^= x >= x1 + (y - y1) * ((x2 - x1) / (y2 - y1))
             assert mask[row, column] == inside
+
+
+def test_the_table_in_the_docs_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "labels.md").read_text()
+    file = tmp_path / "classes.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    table = class_table(str(file))
+    assert table.labels.names == ("road", "sky", "person")
+    assert table.ids == {0: 0, 1: 1, 7: 2, 250: IGNORE_INDEX}
+    assert table.colours[0, 0, 0] == IGNORE_INDEX
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def add_weights(parser: "ArgumentParser") -> None:
 
 def print_scores(result: Any) -> None:
     """The table of one result."""
-    from pipa.evaluate.scores import score_table
+    from pipa.evaluation.scores import score_table
 
     show(score_table(result))
 

@@ -54,7 +54,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
@@ -163,10 +163,10 @@ def export_command(given: list[str]) -> int:
 
 def _quantised(options: Any) -> str:
     """Replace an ONNX file by its INT8 form; say what that costs."""
-    from pipa.data.module import labelled_images
+    from pipa.data.loading import labelled_images
     from pipa.deploy.int8 import quantise
     from pipa.deploy.onnx_file import OnnxSegmenter
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     def miou() -> float:
         return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou

@@ -69,8 +69,19 @@ def create_segmenter(
         **options: Arguments of the segmenter: `window`, `stride`, `chunk`; HRDA also has `detail`,
             `detail_weight`, `detail_chunk`, `detail_stride`.
 
+    Returns:
+        The network, in training mode: from RGB images (b, 3, h, w) in [0, 1] to logits
+        (b, k, h, w).
+
     Raises:
         PipaError: The name or an option is unknown, or the weights cannot be loaded.
+
+    Example:
+        >>> model = pipa.create_segmenter("segformer_mit_b0", num_classes=19)
+        >>> model(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 19, 64, 96])
+        >>> model.predict(torch.rand(3, 64, 96)).shape  # class ids
+        (64, 96)
     """
     kind, decoder, encoder = _parts(name)
     given = dict(backbone or {})

@@ -95,6 +95,14 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
 
     Raises:
         PipaError: The path holds no network, or one that is damaged or incomplete.
+
+    Example:
+        >>> model = pipa.load_segmenter("runs/mine")
+        >>> model.labels.names
+        ('ground', 'water', 'forest')
+        >>> ids = model.predict("photo.jpg")  # class ids, uint8, (h, w)
+        >>> ids.shape
+        (48, 64)
     """
     path = Path(path)
     try:

@@ -15,7 +15,7 @@ from pipa.classes import LabelSpace
 from pipa.data import crops
 from pipa.data.dataset import Sample, Segmentation, open_domains
 from pipa.errors import PipaError
-from pipa.evaluate.features import Features, project, scattered
+from pipa.evaluation.features import Features, project, scattered
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import enlarge, evaluating, slide
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from pipa.batch import IGNORE_INDEX
 from pipa.classes import LabelSpace
-from pipa.evaluate.plots import (
+from pipa.evaluation.plots import (
     FAINT,
     INK,
     STYLE,

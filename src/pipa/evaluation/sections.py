@@ -7,15 +7,15 @@ import numpy as np
 
 from pipa.batch import IGNORE_INDEX
 from pipa.classes import LabelSpace
-from pipa.evaluate.compare import Comparison, Difference
-from pipa.evaluate.diagrams import confusion_map, feature_scatter, reliability_diagram
-from pipa.evaluate.examine import Examination, Seen
-from pipa.evaluate.page import label_map, photo
-from pipa.evaluate.plots import Series, class_bars, curves
-from pipa.evaluate.record import RunRecord
-from pipa.evaluate.runs import UNKNOWN, Row, scored_on
-from pipa.evaluate.scores import best_of, figure
-from pipa.evaluate.tables import class_means, said
+from pipa.evaluation.compare import Comparison, Difference
+from pipa.evaluation.diagrams import confusion_map, feature_scatter, reliability_diagram
+from pipa.evaluation.examine import Examination, Seen
+from pipa.evaluation.page import label_map, photo
+from pipa.evaluation.plots import Series, class_bars, curves
+from pipa.evaluation.record import RunRecord
+from pipa.evaluation.runs import UNKNOWN, Row, scored_on
+from pipa.evaluation.scores import best_of, figure
+from pipa.evaluation.tables import class_means, said
 
 Records = Mapping[str, Sequence[RunRecord]]
 _LOSS, _IOU = "loss/", "iou/"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipa.evaluate.significance import (
+from pipa.evaluation.significance import (
     bootstrap_interval,
     detectable_difference,
     holm,

@@ -12,11 +12,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pipa.evaluate.compare import LEVEL, POWER, Comparison, Difference, mean
-from pipa.evaluate.plots import strips
-from pipa.evaluate.runs import Row
-from pipa.evaluate.scores import figure
-from pipa.evaluate.significance import Interval, bootstrap_interval, t_test
+from pipa.evaluation.compare import LEVEL, POWER, Comparison, Difference, mean
+from pipa.evaluation.plots import strips
+from pipa.evaluation.runs import Row
+from pipa.evaluation.scores import figure
+from pipa.evaluation.significance import Interval, bootstrap_interval, t_test
 from pipa.files.writing import write_bytes, write_text
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipa.evaluate.plots import (
+from pipa.evaluation.plots import (
     PALETTE,
     class_bars,
     curves,

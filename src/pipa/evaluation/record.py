@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import is_run, read_options, scored_on
-from pipa.evaluate.scores import Result
+from pipa.evaluation.runs import is_run, read_options, scored_on
+from pipa.evaluation.scores import Result
 from pipa.models.checkpoint import read_checkpoint
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from pipa.evaluate.perturbations import Perturbed
+from pipa.evaluation.perturbations import Perturbed
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import slide
 

@@ -27,8 +27,8 @@ from rich.text import Text
 from torch import Generator, Tensor
 
 from pipa.errors import PipaError
-from pipa.evaluate.perturbations import perturb
-from pipa.evaluate.unlabelled import (
+from pipa.evaluation.perturbations import perturb
+from pipa.evaluation.unlabelled import (
     Observed,
     agreement,
     divergence,

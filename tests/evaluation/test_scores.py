@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from pipa.classes import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
 from pipa.errors import PipaError
-from pipa.evaluate.scores import Result, Scores, best_of, comparison_table, gain, score_table
+from pipa.evaluation.scores import Result, Scores, best_of, comparison_table, gain, score_table
 
 # shared/golden/open/miou.npz (the authors' mmseg/core/evaluation/metrics.py); `means` holds
 # mIoU_nanmean, mAcc, mIoU16, mIoU13 of its meta.json.

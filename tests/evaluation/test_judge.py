@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pipa.batch import Box
 from pipa.errors import PipaError
-from pipa.evaluate.judge import Judgement, judge
-from pipa.evaluate.perturbations import perturb
-from pipa.evaluate.unlabelled import (
+from pipa.evaluation.judge import Judgement, judge
+from pipa.evaluation.perturbations import perturb
+from pipa.evaluation.unlabelled import (
     Observed,
     agreement,
     divergence,

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.scores import Result
+from pipa.evaluation.scores import Result
 
 NOT_OF_A_ROW = ("out", "seed", "resume")
 """Options in which the runs of a row differ."""

@@ -13,15 +13,15 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate import sections
-from pipa.evaluate.compare import Comparison, compare, mean
-from pipa.evaluate.examine import Examination, examine
-from pipa.evaluate.page import render
-from pipa.evaluate.plots import PALETTE
-from pipa.evaluate.record import RunRecord, read_record
-from pipa.evaluate.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
-from pipa.evaluate.scores import figure
-from pipa.evaluate.tables import cells, notes, said
+from pipa.evaluation import sections
+from pipa.evaluation.compare import Comparison, compare, mean
+from pipa.evaluation.examine import Examination, examine
+from pipa.evaluation.page import render
+from pipa.evaluation.plots import PALETTE
+from pipa.evaluation.record import RunRecord, read_record
+from pipa.evaluation.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
+from pipa.evaluation.scores import figure
+from pipa.evaluation.tables import cells, notes, said
 from pipa.files.writing import write_text
 from pipa.models.segmenter import Segmenter
 

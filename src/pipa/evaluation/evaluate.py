@@ -9,7 +9,7 @@ from pipa.batch import Labelled
 from pipa.classes import LabelSpace
 from pipa.data.loading import labelled_images
 from pipa.errors import PipaError, at_least
-from pipa.evaluate.scores import Result, Scores
+from pipa.evaluation.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 

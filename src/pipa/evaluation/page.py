@@ -16,8 +16,8 @@ from jaxtyping import Integer, UInt8
 from markupsafe import Markup
 
 from pipa.classes import Colour
-from pipa.evaluate.plots import PALETTE, for_dark, picture
-from pipa.evaluate.scores import figure
+from pipa.evaluation.plots import PALETTE, for_dark, picture
+from pipa.evaluation.scores import figure
 from pipa.files.paint import colourise
 
 _WIDEST = 640
@@ -92,4 +92,4 @@ def _step(width: int) -> int:
 
 
 def _text(name: str) -> str:
-    return (files("pipa.evaluate") / name).read_text(encoding="utf-8")
+    return (files("pipa.evaluation") / name).read_text(encoding="utf-8")

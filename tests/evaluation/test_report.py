@@ -15,9 +15,9 @@ import yaml
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
-from pipa.evaluate.features import nearest, project, scattered
-from pipa.evaluate.report import write_report
-from pipa.evaluate.sections import calibration_error
+from pipa.evaluation.features import nearest, project, scattered
+from pipa.evaluation.report import write_report
+from pipa.evaluation.sections import calibration_error
 from pipa.models.build import create_segmenter
 from pipa.models.saved import save_segmenter
 

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipa.evaluate.significance import student_interval
+from pipa.evaluation.significance import student_interval
 
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""

@@ -9,10 +9,10 @@ import yaml
 from scipy import stats
 
 from pipa.errors import PipaError
-from pipa.evaluate.compare import compare
-from pipa.evaluate.runs import Row, find_rows
-from pipa.evaluate.scores import Result
-from pipa.evaluate.tables import as_dict, cells, markdown, notes, terminal_table, write_tables
+from pipa.evaluation.compare import compare
+from pipa.evaluation.runs import Row, find_rows
+from pipa.evaluation.scores import Result
+from pipa.evaluation.tables import as_dict, cells, markdown, notes, terminal_table, write_tables
 
 
 def row(name, values, seconds=()):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import Row, refuse_other_images
-from pipa.evaluate.significance import (
+from pipa.evaluation.runs import Row, refuse_other_images
+from pipa.evaluation.significance import (
     Interval,
     detectable_difference,
     holm,
