@@ -14,6 +14,7 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluation.runs import refuse_other_images, scored_on
+from pipa.files.installed import experiment_file
 from pipa.files.threads import available_cores
 from pipa.run.options import add_sections, as_text, build_sections, spelled_out
 from pipa.run.recipes import RECIPES
@@ -244,14 +245,14 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
 
 
 def read_rows(file: Path) -> list[tuple[str, list[str]]]:
-    """Rows of a YAML file, each a mapping of options.
+    """Rows of a YAML file on disk or of pipa, each a mapping of options.
 
     Raises:
         PipaError: It is none.
     """
     remedy = "Each row is a line NAME: {method.terms: [pixel], ...}."
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(experiment_file(str(file))).read_text(encoding="utf-8"))
     except OSError as error:
         raise PipaError(f"cannot be read ({error.strerror})", file, remedy) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
