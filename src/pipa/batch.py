@@ -8,7 +8,8 @@ uint8 with the shape `h w 3`, and labels are uint8. `pipa.data.loading` converts
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 IGNORE_INDEX = 255
@@ -49,6 +50,37 @@ class CropPair(NamedTuple):
     """Rows and columns from the first crop's corner to the second's, multiples of a stride."""
     flipped: Bool[Tensor, "b 2"]
     """Whether the first, and the second, crop is mirrored."""
+    corner: Int[Tensor, "b 2 2"] | None = None
+    """Top and left of the first and the second crop in the target crop that both lie in; None: they
+    were cut from the image on their own."""
+
+    def cut(
+        self, plane: Shaped[Tensor, "b *c H W"]
+    ) -> tuple[Shaped[Tensor, "b *c h w"], Shaped[Tensor, "b *c h w"]]:
+        """Cut both crops out of a plane over the target crop, as they are stored."""
+        assert self.corner is not None, "the pair lies in the target crop"
+        size = self.first.image.shape[-2:]
+        first, second = (
+            cut_crops(plane, self.corner[:, i], self.flipped[:, i], (size[0], size[1]))
+            for i in (0, 1)
+        )
+        return first, second
+
+
+class PairPlace(NamedTuple):
+    """Where a `CropPair` lies in its target crop, while a batch is loaded."""
+
+    corner: Int[Tensor, "b 2 2"]
+    flipped: Bool[Tensor, "b 2"]
+
+    def of(self, target: Unlabelled, size: tuple[int, int]) -> CropPair:
+        """Cut the pair out of the target crops; both crops are of this size."""
+        first, second = (
+            Unlabelled(*(cut_crops(p, self.corner[:, i], self.flipped[:, i], size) for p in target))
+            for i in (0, 1)
+        )
+        shift = self.corner[:, 1] - self.corner[:, 0]
+        return CropPair(first, second, shift, self.flipped, self.corner)
 
 
 class Batch(NamedTuple):
@@ -68,3 +100,26 @@ class Needs(NamedTuple):
     """Whether it needs two overlapping crops of each target image."""
     rare_classes: bool
     """Whether source images are drawn by their rare classes, if the data allow it."""
+
+
+def cut_crops(
+    plane: Shaped[Tensor, "b *c H W"],
+    corner: Int[Tensor, "b 2"],
+    flipped: Bool[Tensor, " b"],
+    size: tuple[int, int],
+) -> Shaped[Tensor, "b *c h w"]:
+    """Cut a crop out of each plane, mirrored where `flipped` says so; no value is read.
+
+    Args:
+        plane: Images, labels or masks.
+        corner: Top and left of each crop; it must lie inside.
+        flipped: Whether the crop is mirrored.
+        size: Height and width of the crops.
+    """
+    h, w = size
+    image = torch.arange(len(plane), device=plane.device)[:, None, None]
+    rows = corner[:, 0, None] + torch.arange(h, device=plane.device)
+    across = torch.arange(w, device=plane.device)
+    columns = corner[:, 1, None] + torch.where(flipped[:, None], w - 1 - across, across)
+    moved = plane.movedim((-2, -1), (1, 2))[image, rows[:, :, None], columns[:, None, :]]
+    return moved.movedim((1, 2), (-2, -1)).contiguous()

@@ -51,6 +51,8 @@ CITYSCAPES = LabelSpace(
     cityscapes=tuple((i,) for i in range(19)),
 )
 """The 19 classes that Cityscapes scores, in the order of its train ids."""
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The label id of each train id, in the label files and for the test server."""
 _THINGS = {6, 7, 11, 12, 13, 14, 15, 16, 17, 18}
 SYNTHIA16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 """Train ids on which SYNTHIA -> Cityscapes is scored: all but terrain, truck and train."""

@@ -7,12 +7,14 @@ from builders import folder, mosaic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipa.data.cutting import Cutting
 from pipa.data.dataset import Segmentation
-from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
+from pipa.data.draws import Draws, SourceCrops
 from pipa.data.labels import ids_table
 from pipa.data.layouts import Files, Pair
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.data.tables import named
+from pipa.data.target_crops import PairCutting, TargetCrops
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 
@@ -44,7 +46,7 @@ SIDE = st.integers(16, 60)
 def test_the_overlap_of_a_pair_is_equal_to_the_pixel(
     coordinates, crop, stride, least, seed, resize
 ):
-    how = PairCutting(crop, (least, 1.0), stride)
+    how = PairCutting("image", crop, (least, 1.0), stride)
     target = TargetCrops(coordinates, Cutting((16, 16), resize), how, target_margins=(9, 20, 3, 7))
     _, pair = target.draw(np.random.default_rng(seed))
     first, second = (
@@ -97,7 +99,7 @@ def test_half_of_the_crops_are_mirrored(coordinates):
 
 def test_a_draw_depends_on_its_number_alone(coordinates):
     source = SourceCrops(coordinates, Cutting((16, 24)))
-    target = TargetCrops(coordinates, Cutting((16, 24)), PairCutting((16, 24)))
+    target = TargetCrops(coordinates, Cutting((16, 24)), PairCutting("image", (16, 24)))
     both, alone = Draws(source, target, seed=3), Draws(source, None, seed=3)
     without_pair = Draws(source, TargetCrops(coordinates, Cutting((16, 24))), seed=3)
     for number in (5, 0, 12):
@@ -149,7 +151,7 @@ def test_images_smaller_than_the_crop_are_refused_or_filled_up(tmp_path):
         TargetCrops(images, Cutting((50, 32))).draw(rng)
     with pytest.raises(PipaError, match="24x32 after resizing"):
         TargetCrops(images, Cutting((25, 32), (24, 32))).draw(rng)
-    how = PairCutting((56, 40))
+    how = PairCutting("image", (56, 40))
     crop, pair = TargetCrops(images, Cutting((50, 70), None, pad=True), how).draw(rng)
     assert crop.image.shape == (50, 70, 3)
     assert crop.valid[:48].sum() == 48 * 64
@@ -168,13 +170,15 @@ def test_images_smaller_than_the_crop_are_refused_or_filled_up(tmp_path):
 
 
 def test_a_pair_that_cannot_be_is_refused(coordinates):
-    target = TargetCrops(coordinates, Cutting((16, 16)), PairCutting((80, 110), (0.1, 0.2)))
+    target = TargetCrops(
+        coordinates, Cutting((16, 16)), PairCutting("image", (80, 110), (0.1, 0.2))
+    )
     with pytest.raises(PipaError, match="Widen `pair_iou`"):
         target.draw(np.random.default_rng(0))
 
 
 def test_the_pair_may_be_of_another_scale(coordinates):
-    how = PairCutting((64, 64), (0.1, 1.0), 8, pair_scale=(2.0, 2.0))
+    how = PairCutting("image", (64, 64), (0.1, 1.0), 8, pair_scale=(2.0, 2.0))
     target = TargetCrops(coordinates, Cutting((16, 16)), how)
     _, pair = target.draw(np.random.default_rng(1))
     first = pair.first.image[:, 0, 0].numpy()

@@ -9,11 +9,12 @@ from builders import folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipa.data.cutting import Cutting
 from pipa.data.data_sets import folder as find
 from pipa.data.dataset import Segmentation
-from pipa.data.draws import Cutting, PairCutting, TargetCrops
 from pipa.data.layouts import Files, Pair
 from pipa.data.module import UDAData
+from pipa.data.target_crops import PairCutting, TargetCrops
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 
@@ -40,7 +41,7 @@ def root(tmp_path_factory):
 
 def target(root, frames, **options):
     images = Segmentation(find(root, "", False), None)
-    how = PairCutting(CROP, (0.1, 1.0), 4, pair_frames=frames)
+    how = PairCutting("image", CROP, (0.1, 1.0), 4, pair_frames=frames)
     return TargetCrops(images, Cutting((16, 16)), how, **options)
 
 
@@ -146,7 +147,8 @@ def source(tmp_path_factory):
 
 
 def data(source, root, **options):
-    given = {"crop": 16, "pair_crop": CROP, "batch_size": 4, "workers": 0, "pair_frames": 2}
+    given = {"crop": 16, "pair_crop": CROP, "batch_size": 4, "workers": 0}
+    given |= {"pair_frames": 2, "pair_from": "image"}
     module = UDAData(str(source), str(root / "city"), **(given | options))
     module.setup("fit")
     return module

@@ -11,7 +11,8 @@ from builders import CLASSES, cityscapes, folder, gta5
 from torch import nn
 
 from pipa.batch import Batch, Needs
-from pipa.data.module import UDAData, labelled_images
+from pipa.data.loading import labelled_images
+from pipa.data.module import UDAData
 from pipa.errors import PipaError
 
 
@@ -75,7 +76,7 @@ def test_a_batch_is_what_training_expects(root):
 
 def test_a_batch_holds_its_draws_under_their_own_names(root):
     """Each image is the drawn one, in the field that it was drawn for."""
-    module = data(root, target_margins=(1, 2, 3, 4))
+    module = data(root, target_margins=(1, 2, 3, 4), pair_from="image")
     (batch,) = batches(module, 1)
     draws = [module.train_dataloader().loader.dataset[i].content for i in range(3)]
     stacked = named(batch)
@@ -88,6 +89,43 @@ def test_a_batch_holds_its_draws_under_their_own_names(root):
                 assert torch.allclose(tensor[i], want, rtol=0, atol=1e-7), name
             else:
                 assert torch.equal(tensor[i], drawn.to(tensor.dtype)), name
+
+
+def test_by_default_the_pair_is_cut_from_the_target_crop(root):
+    """Its pixels and where they are valid; the corners differ by multiples of the stride."""
+    module = data(root, target_margins=(1, 2, 3, 4), pair_crop=(16, 24), pair_stride=4)
+    shifts = set()
+    for batch in batches(module):
+        pair, target = batch.pair, batch.target
+        assert torch.equal(pair.shift, pair.corner[:, 1] - pair.corner[:, 0])
+        assert (pair.shift % 4 == 0).all()
+        shifts |= {tuple(shift) for shift in pair.shift.tolist()}
+        for i, crop in enumerate((pair.first, pair.second)):
+            for b in range(3):
+                y, x = pair.corner[b, i].tolist()
+                image = target.image[b, :, y : y + 16, x : x + 24]
+                valid = target.valid[b, y : y + 16, x : x + 24]
+                if pair.flipped[b, i]:
+                    image, valid = image.flip(2), valid.flip(1)
+                assert torch.equal(crop.image[b], image)
+                assert torch.equal(crop.valid[b], valid)
+    assert len(shifts) > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"pair_scale": (1.0, 2.0)}, "pair_scale: is .* lies in the target crop"),
+        ({"pair_frames": 1}, "pair_frames: is 1, but the pair lies in the target crop"),
+        ({"pair_crop": (24, 33)}, "pair_crop: is 24x33, larger than the target crop of 24x32"),
+    ],
+)
+def test_a_pair_in_the_target_crop_is_not_larger_nor_scaled_nor_of_two_frames(
+    root, options, problem
+):
+    with pytest.raises(PipaError, match=problem):
+        data(root, **options)
+    data(root, pair_from="image", **options)
 
 
 def test_the_same_for_any_number_of_workers_and_any_cache(root):
@@ -143,8 +181,8 @@ def test_data_answer_with_what_is_needed_and_no_more(root, needs, has_target, ha
         torch.equal(a.source.image, b.source.image) for a, b in zip(got, before, strict=True)
     )
     if has_pair:
-        size = (24, 24) if pair_crop else (24, 32)
-        assert got[0].pair.first.image.shape == (3, 3, *size), "as large as `crop` by default"
+        size = (24, 24) if pair_crop else (16, 24)
+        assert got[0].pair.first.image.shape == (3, 3, *size), "0.7 of `crop` by default"
     assert equal(batches(asked, 2), before), "the data that were asked stay as they are"
     assert answer.skipped is asked.skipped
 

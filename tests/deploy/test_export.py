@@ -9,7 +9,10 @@ import torch
 from tiny import COLOURS, Strongest
 from torch import nn
 
+import pipa
 from pipa.deploy.export import NEEDED, export
+from pipa.deploy.int8 import quantise
+from pipa.deploy.onnx_file import OnnxSegmenter
 from pipa.errors import PipaError
 
 with_extra = pytest.mark.skipif(
@@ -79,7 +82,7 @@ class FixedCount(Strongest):
     [
         (Random, "logits differ by .* from the original's"),
         (Branching, "Branching cannot be exported to ONNX"),
-        (FixedCount, "cannot run the exported network on two images and on one"),
+        (FixedCount, "cannot be run on two images and on one"),
     ],
 )
 def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, network, message):
@@ -89,6 +92,89 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, network, message):
         export(network(), path, (8, 8))
     assert path.read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@with_extra
+@pytest.mark.parametrize(
+    ("name", "format", "size"),
+    [
+        ("hrda_small", "onnx", (64, 72)),
+        ("hrda_small", "torch", (33, 72)),
+    ],
+)
+def test_an_export_of_hrda_answers_alike(tmp_path, name, format, size):
+    """HRDA with its detail windows, for any number of images; `slow` has all networks."""
+    model = pipa.create_segmenter(name, 5, head={"width": 16}, detail=64)
+    compare(model, tmp_path / "file", format, [size])
+
+
+HEADS = ("fpn", "segformer", "deeplabv2", "daformer", "hrda")
+BACKBONES = ("small", "mobilenet_v2", "mit_b0", "resnet_50")
+
+
+@with_extra
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_network_answers_alike_at_three_sizes(tmp_path, head, backbone):
+    options = {"detail": 64} if head == "hrda" else {}
+    model = pipa.create_segmenter(f"{head}_{backbone}", 5, **options)
+    compare(model, tmp_path / "file", "onnx", [(64, 64), (96, 128), (72, 104)])
+
+
+def compare(model, path, format, sizes):
+    for size in sizes:
+        torch.manual_seed(0)
+        assert export(model, path, size, format=format) < 1e-4
+        image = torch.rand(3, 3, *size)
+        with torch.inference_mode():
+            expected = model.eval()(image)
+            if format == "onnx":
+                found = OnnxSegmenter(path)(image)
+            else:
+                found = torch.export.load(path).module()(image)
+        assert (found - expected).abs().max() < 1e-4
+
+
+@with_extra
+def test_an_onnx_file_predicts_like_the_network(tmp_path):
+    """Windows, border and names are those of the network."""
+    torch.manual_seed(0)
+    model = Learned()
+    export(model, tmp_path / "x.onnx", (16, 16))
+    file = OnnxSegmenter(tmp_path / "x.onnx")
+    assert file.labels == model.labels
+    model.window, model.stride = file.window, file.stride
+    for shape in ((16, 16), (40, 31)):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        assert (file.predict(image) == model.predict(image)).mean() > 0.99
+    assert file.predict(image[:5, :7]).shape == (5, 7)
+    (tmp_path / "x.onnx").write_bytes(b"broken")
+    with pytest.raises(PipaError, match=r"x\.onnx: is no network that `pipa export` wrote"):
+        OnnxSegmenter(tmp_path / "x.onnx")
+
+
+@with_extra
+def test_eight_bits_are_a_quarter_of_the_size_and_near_the_network(tmp_path):
+    torch.manual_seed(0)
+    model = Learned()
+    model.body[0] = nn.Conv2d(3, 64, 7, stride=2, padding=3)
+    model.body[1] = nn.GroupNorm(2, 64)
+    model.head = nn.Conv2d(64, 3, 5, padding=2)
+    path = tmp_path / "x.onnx"
+    export(model, path, (24, 24))
+    rng = np.random.default_rng(0)
+    images = [torch.tensor(rng.random((3, 30, 20), np.float32)) for _ in range(8)]
+    before, exact = path.stat().st_size, OnnxSegmenter(path)
+    quantise(path, path, images)
+    assert path.stat().st_size < 0.5 * before
+    coarse = OnnxSegmenter(path)
+    assert coarse.labels == model.labels
+    image = torch.tensor(rng.random((4, 3, 24, 24), np.float32))
+    error = (coarse(image) - exact(image)).abs().mean() / exact(image).std()
+    assert 0 < error < 0.05
+    with pytest.raises(PipaError, match="no image to calibrate on"):
+        quantise(path, path, [])
 
 
 @with_extra

@@ -1,15 +1,23 @@
 """Prediction: the outputs of each input, and that a fault leaves no partial file."""
 
 import os
+import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import COLOURS, Strongest
 
-from pipa.deploy.predict import plan, predict
+from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, LabelSpace
+from pipa.deploy.plan import output_names, plan
+from pipa.deploy.predict import predict
+from pipa.deploy.video import VideoReader
 from pipa.errors import PipaError
 from pipa.files.images import read_image, read_label
+from pipa.models.segmenter import IMAGENET_MEAN
 
 
 def picture(seed=0, shape=(20, 30)):
@@ -79,6 +87,24 @@ def test_one_stem_with_two_suffixes(tmp_path):
     assert files(tmp_path / "out") == ["colour/x.jpg.png", "colour/x.png.png"]
 
 
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "jpg", "png"]), min_size=1, max_size=4),
+        min_size=1,
+        max_size=8,
+        unique_by=tuple,
+    )
+)
+def test_no_two_outputs_have_one_name(parts):
+    """a.jpg, a.png and a.jpg.png: the last without its suffix is the first with its own."""
+    found = [Path("folder", ".".join(words)) for words in parts]
+    names = output_names(found)
+    assert len(set(names)) == len(found)
+    for file, name in zip(found, names, strict=True):
+        assert name in (file, file.with_suffix(""))
+    assert output_names([Path("x.png"), Path("y.z.png")]) == [Path("x"), Path("y.z")]
+
+
 def test_a_glob(tmp_path):
     for name in ("a/left_1.png", "b/left_1.png", "b/right_1.png"):
         save(tmp_path / name)
@@ -102,7 +128,7 @@ def test_a_second_run_does_not_take_the_first_ones_pictures(tmp_path):
     for _ in range(2):
         run([tmp_path], tmp_path)
     assert files(tmp_path) == ["colour/x.png", "ids/x.png", "overlay/x.png", "x.png"]
-    assert len(plan([tmp_path / "colour"], tmp_path)) == 1  # unless they are asked for
+    assert len(plan([tmp_path / "colour"], tmp_path).jobs) == 1  # unless they are asked for
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
@@ -118,6 +144,106 @@ def test_scale_changes_what_the_network_sees_and_not_the_outputs_size(tmp_path, 
     ids = read_label(tmp_path / "out" / "ids" / "x.png")
     assert ids.shape == (80, 120)
     assert (ids == image.argmax(2)).mean() > 0.75
+
+
+def test_probabilities_and_confidence_agree_with_the_ids(tmp_path):
+    image = picture(3, (33, 41))
+    source = save(tmp_path / "x.png", image)
+    out = tmp_path / "out"
+    for scale in (1.0, 0.5):
+        run([source], out, kinds=["ids", "confidence", "probabilities"], scale=scale)
+        shares = np.load(out / "probabilities" / "x.npy")
+        assert (shares.dtype, shares.shape) == (np.float16, (3, 33, 41))
+        np.testing.assert_allclose(shares.sum(0, dtype=np.float64), 1, atol=2e-3)
+        ids = read_label(out / "ids" / "x.png")
+        assert np.take_along_axis(shares, ids[None], 0)[0] == pytest.approx(shares.max(0), abs=1e-3)
+        sure = read_label(out / "confidence" / "x.png")
+        assert np.abs(sure - 255 * shares.max(0).astype(float)).max() < 0.7
+        if scale == 1:  # the softmax of the logits of `Strongest`, by hand
+            expected = np.exp(3 * (image / 255.0) - 3 * np.array(IMAGENET_MEAN))
+            expected /= expected.sum(2, keepdims=True)
+            np.testing.assert_allclose(shares, expected.transpose(2, 0, 1), atol=1e-3)
+
+
+def test_cityscapes_label_ids(tmp_path):
+    image = picture(4)
+    source = save(tmp_path / "berlin" / "berlin_000000_000019_leftImg8bit.png", image)
+    model = Strongest()
+    with pytest.raises(PipaError, match=r"not those of Cityscapes \(red, green, blue\)"):
+        predict(model, [source], tmp_path / "out", kinds=["cityscapes"])
+    names = ("person", "road", "bicycle")
+    model.labels = LabelSpace(names, COLOURS)
+    list(predict(model, [source], tmp_path / "out", kinds=["cityscapes"]))
+    (path,) = (tmp_path / "out").rglob("*.png")
+    # the pattern of cityscapesscripts/evaluation/evalPixelLevelSemanticLabeling.py
+    assert path.match("berlin_000000_000019*.png")
+    ids = np.array([CITYSCAPES_IDS[CITYSCAPES.names.index(name)] for name in names])
+    assert set(ids) == {24, 7, 33}
+    np.testing.assert_array_equal(read_label(path), ids[image.argmax(2)])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_images_of_one_size_go_through_the_network_together(tmp_path, batch):
+    shapes = [(20, 30)] * 5 + [(16, 16)] + [(20, 30)] * 2
+    for i, shape in enumerate(shapes):
+        save(tmp_path / "in" / f"{i}.png", picture(i, shape))
+    model, seen = Strongest(), []
+    model.window = model.stride = 100
+    model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    ticks = []
+    options = {"kinds": ["ids"], "batch": batch, "tick": ticks.append}
+    results = list(predict(model, [tmp_path / "in"], tmp_path / "out", **options))
+    groups = {1: [1] * 8, 2: [2, 2, 1, 1, 2], 3: [3, 2, 1, 2], 8: [5, 1, 2]}
+    assert seen == ticks == groups[batch]
+    assert [source.stem for source, _ in results] == list("01234567")
+    for i, shape in enumerate(shapes):
+        ids = read_label(tmp_path / "out" / "ids" / f"{i}.png")
+        np.testing.assert_array_equal(ids, picture(i, shape).argmax(2))
+
+
+def test_memory_is_bounded_by_what_waits(tmp_path, monkeypatch):
+    """However many images there are, only a few are read before they are labelled."""
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02}.png", picture(i, (5, 5)))
+    lead, lock, labelled = [0], threading.Lock(), []
+
+    def counting(path):
+        with lock:
+            lead[0] += 1
+            assert lead[0] - len(labelled) <= 8
+        return read_image(path)
+
+    monkeypatch.setattr("pipa.deploy.predict.read_image", counting)
+    options = {"kinds": ["ids"], "tick": lambda images: labelled.extend([1] * images)}
+    assert len(run([tmp_path / "in"], tmp_path / "out", **options)) == 40
+
+
+def test_shards_share_the_work(tmp_path):
+    inputs = [save(tmp_path / "in" / name) for name in ("a.jpg", "a.png", "b.png", "c.png")]
+    out = tmp_path / "out"
+    parts = [run([tmp_path / "in"], out, kinds=["ids"], shard=(i, 3)) for i in (1, 2, 3)]
+    assert [[source.name for source, _ in part] for part in parts] == [
+        ["a.jpg", "c.png"],
+        ["a.png"],
+        ["b.png"],
+    ]
+    assert len(files(out)) == len(inputs)
+    with pytest.raises(PipaError, match=r"4/3; expected I/N"):
+        run(inputs, out, shard=(4, 3))
+
+
+def test_a_second_run_goes_on_where_the_first_one_stopped(tmp_path):
+    for name in "abc":
+        save(tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "out"
+    first = predict(Strongest(), [tmp_path / "in"], out)
+    assert next(first)[0].stem == "a"
+    del first
+    (out / "overlay" / "b.png").unlink(missing_ok=True)
+    (out / "ids" / "c.png").unlink(missing_ok=True)
+    assert [source.stem for source, _ in run([tmp_path / "in"], out, resume=True)] == ["b", "c"]
+    assert run([tmp_path / "in"], out, resume=True) == []
+    assert len(run([tmp_path / "in"], out)) == 3
 
 
 def test_colours_are_made_up_where_the_network_has_none(tmp_path):
@@ -186,23 +312,21 @@ def video(path, frames, size=(48, 32)):
 
 
 def frames_of(path):
-    capture = cv2.VideoCapture(str(path))
-    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
-    while (got := capture.read())[0]:
-        frames.append(got[1][..., ::-1])
-    capture.release()
-    return rate, frames
+    with VideoReader(path) as frames:
+        return frames.rate, list(frames)
 
 
-def test_a_video_becomes_a_video_of_overlays(tmp_path):
+def test_a_video_becomes_videos(tmp_path):
     red, blue = np.zeros((2, 32, 48, 3), np.uint8)
     red[..., 2], blue[..., 0] = 250, 250  # BGR
     source = video(tmp_path / "in" / "drive.avi", [red, red, blue])
     out = tmp_path / "out"
-    assert run([source], out) == [(source, [out / "overlay" / "drive.mp4"])]
-    rate, frames = frames_of(out / "overlay" / "drive.mp4")
+    kinds = ["overlay", "confidence", "ids"]
+    written = [out / kind / "drive.webm" for kind in kinds[:2]]
+    assert run([source], out, kinds=kinds, batch=2) == [(source, written)]
+    rate, frames = frames_of(written[0])
     assert rate == 12
-    assert files(out) == ["overlay/drive.mp4"]
+    assert files(out) == ["confidence/drive.webm", "overlay/drive.webm"]
     expected = [(225, 0, 0), (225, 0, 0), (0, 0, 225)]
     for frame, colour in zip(frames, expected, strict=True):
         assert np.abs(frame.astype(int) - colour).mean() < 12
@@ -211,9 +335,11 @@ def test_a_video_becomes_a_video_of_overlays(tmp_path):
 def test_a_video_that_is_none_leaves_nothing(tmp_path):
     source = tmp_path / "drive.mp4"
     source.write_bytes(b"\0" * 100)
-    with pytest.raises(PipaError, match=r"drive\.mp4: no frame could be read"):
+    with pytest.raises(PipaError, match=r"drive\.mp4: cannot be read .* \(Invalid data found"):
         run([source], tmp_path / "out")
     assert files(tmp_path / "out") == []
+    with pytest.raises(PipaError, match="a video has no outputs of these kinds"):
+        run([source], tmp_path / "out", kinds=["ids"])
 
 
 def test_a_video_whose_labelling_fails_leaves_nothing(tmp_path):

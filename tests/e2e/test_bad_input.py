@@ -11,6 +11,12 @@ from pipa.files.images import write_png
 
 from .conftest import TINY
 
+LAUGHS = "\n".join(
+    f"  {name}: &{name} [{', '.join([before] * 9)}]"
+    for name, before in zip("abcdefghij", ("x", *(f"*{name}" for name in "abcdefghi")), strict=True)
+)
+"""Ten lines that mean 9^10 values, three thousand million."""
+
 
 @pytest.fixture
 def source(tmp_path):
@@ -73,10 +79,18 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
         "--trainer.max_time=foo",
         "--student.options={backbone: 3}",
         "--student.options={name: x}",
+        "--student.options={head: {width: 0}}",
         "--method.passes=0",
-        "--pixel.width=20",
         "--pixel.similarity=2",
         "--seed=-1",
+        "--pixel.anchors=99999999999999999999",
+        "--data.pair_frames=99999999999999999999",
+        "--optim.power=-1",
+        "--optim.head=1e308",
+        "--method.momentum=2",
+        "--trainer.devices=100",
+        "--trainer.precision=64",
+        "--trainer.overfit_batches=0.5",
     ],
 )
 def test_impossible_numbers(refused, source, target, option):
@@ -88,6 +102,32 @@ def test_impossible_numbers(refused, source, target, option):
 def test_a_config_that_is_no_text(refused, source, tmp_path):
     (tmp_path / "c.yaml").write_bytes(bytes(range(256)))
     refused(f"--config={tmp_path / 'c.yaml'}", f"--data.source={source}", words=["YAML"])
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("student:\n  options:\n" + "\n".join(f"  {line}" for line in LAUGHS.splitlines()), "many"),
+        ("student: {options: " + "{a: " * 500 + "1" + "}" * 500 + "}", "nested"),
+        ("data: [1, 2]", "`data` holds no options"),
+        ("optim: null", "`optim` holds no options"),
+        ("seed: 1\nseed: 2", "`seed` stands twice"),
+    ],
+    ids=["laughs", "deep", "list", "null", "twice"],
+)
+def test_a_config_that_is_none(refused, source, tmp_path, text, word):
+    (tmp_path / "c.yaml").write_text(text)
+    refused(f"--config={tmp_path / 'c.yaml'}", f"--data.source={source}", words=["c.yaml", word])
+
+
+@pytest.mark.parametrize("option", ["--out=" + "x" * 300, "--data.source=" + "x" * 300])
+def test_a_name_that_is_too_long(pipa, source, target, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    given = [f"--data.source={source}", f"--data.target={target}", option]
+    done = pipa("train", *TINY, "--trainer.max_steps=3", *given)
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert "name too long" in done.err
 
 
 def test_label_with_an_id_outside_the_classes(refused, source, target):
@@ -200,6 +240,9 @@ def test_adaptation_without_a_target(refused, source):
         (["eval", "nowhere", "data"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
         (["convert", "nowhere.pth", "out"], "nowhere.pth"),
+        (["data", "check", "x" * 300], "too long"),
+        (["data", "check", "nowhere", "--classes=" + "x" * 300], "nowhere"),
+        (["data", "streets", "x" * 300, "--source=1"], "too long"),
     ],
 )
 def test_other_commands_refuse_in_one_line(pipa, arguments, word, tmp_path, monkeypatch):
@@ -211,20 +254,13 @@ def test_other_commands_refuse_in_one_line(pipa, arguments, word, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-LAUGHS = "\n".join(
-    f"  {name}: &{name} [{', '.join([before] * 9)}]"
-    for name, before in zip("abcdefghij", ("x", *(f"*{name}" for name in "abcdefghi")), strict=True)
-)
-"""Ten lines that mean 9^10 values, three thousand million."""
-
-
 @pytest.mark.parametrize(
     ("table", "word"),
     [
         ("0: {name: a, color: [99999999999999999999, 0, 0]}", "no colour"),
         ("0: {name: a, color: [[1], [2, 3]]}", "no colour"),
         ("0: {name: a, cityscapes: [[1]]}", "cityscapes"),
-        ("0: a\n1:\n" + LAUGHS, "has no name"),
+        ("0: a\n1:\n" + LAUGHS, "too many values"),
         ("0: " + "[" * 3000 + "]" * 3000, "YAML"),
     ],
     ids=["huge", "ragged", "nested", "laughs", "deep"],

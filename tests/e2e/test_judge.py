@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from pipa.classes import LabelSpace
 from pipa.models.build import create_segmenter
 from pipa.models.saved import load_segmenter
+from pipa.run.ending import write_run
 from pipa.run.judging import Judge
-from pipa.run.train import write_run
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY

@@ -133,3 +133,43 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(PipaError, match=r"taken\.png: cannot be written"):
         write_png(tmp_path / "taken.png", np.zeros((2, 2), np.uint8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.png"]
+
+
+def test_the_fast_decoder_of_png_changes_no_bit(tmp_path, monkeypatch):
+    """pyspng against OpenCV, on what it takes and on what it must leave alone."""
+    pytest.importorskip("pyspng")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (21, 34, 4), np.uint8)
+    plain = raw_png(pixels[..., :3])
+    header, rest = plain[:33], plain[33:]
+    gamma, clear = (chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"tRNS", bytes(6)))
+    turned = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    cases = {
+        "colours": plain,
+        "alpha": raw_png(pixels),
+        "grey": raw_png(pixels[..., :1]),
+        "sixteen": raw_png(rng.integers(0, 65536, (9, 5, 3)).astype(">u2")),
+        "gamma": header + gamma + rest,
+        "transparent": header + clear + rest,
+        "turned": header + turned + rest,
+    }
+    path = tmp_path / "x.png"
+    for name, data in cases.items():
+        path.write_bytes(data)
+        fast = read_image(path)
+        with monkeypatch.context() as without:
+            without.setattr("pipa.files.images.pyspng", None)
+            assert np.array_equal(fast, read_image(path)), name
+    assert fast.shape == (34, 21, 3), "OpenCV turns it upright"
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def test_a_format_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    (tmp_path / "x.svg").write_text("<svg/>")
+    for name, format_ in {"x.jpg": "HEIC", "x.svg": "SVG"}.items():
+        with pytest.raises(PipaError, match=rf"{name}: {format_} is not read\. Convert"):
+            read_image(tmp_path / name)

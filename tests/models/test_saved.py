@@ -1,6 +1,7 @@
 """Networks by name and on disk, and errors about them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -137,3 +138,34 @@ def test_student_and_teacher_of_a_run(tmp_path):
     (tmp_path / "cut.ckpt").write_bytes(path.read_bytes()[:5000])
     with pytest.raises(PipaError, match="damaged"):
         pipa.load_segmenter(tmp_path / "cut.ckpt")
+
+
+def test_a_run_that_did_not_end_lends_its_newest_whole_checkpoint(tmp_path, caplog):
+    model = pipa.create_segmenter("small", 2)
+    content = {
+        "pytorch-lightning_version": "2.6.6",
+        "global_step": 40,
+        "state_dict": {f"student.{k}": v for k, v in model.state_dict().items()},
+        "hyper_parameters": {"student": model.config, "labels": None},
+    }
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(content, folder / "step40.ckpt")
+    (folder / "last.ckpt").write_bytes((folder / "step40.ckpt").read_bytes()[:3000])
+    found = pipa.load_segmenter(tmp_path / "run")
+    assert torch.equal(found.head.classify.weight, model.head.classify.weight)
+    assert re.search(r"last\.ckpt: is damaged.*student is of .*step40\.ckpt, step 40", caplog.text)
+    with pytest.raises(PipaError, match=r"last\.ckpt: is damaged"):
+        pipa.load_segmenter(tmp_path / "run", "teacher")
+    (folder / "step40.ckpt").unlink()
+    with pytest.raises(PipaError, match=r"last\.ckpt: is damaged"):
+        pipa.load_segmenter(tmp_path / "run")
+    # a finished run has its student in model/, and its teacher only here
+    torch.save(content | {"state_dict": state_of_teacher(model)}, folder / "last.ckpt")
+    pipa.save_segmenter(pipa.create_segmenter("small", 3), tmp_path / "run" / "model")
+    assert pipa.load_segmenter(tmp_path / "run").num_classes == 3
+    assert pipa.load_segmenter(tmp_path / "run", "teacher").num_classes == 2
+
+
+def state_of_teacher(model):
+    return {f"teacher.network.{k}": v for k, v in model.state_dict().items()}

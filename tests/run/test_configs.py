@@ -10,12 +10,13 @@ from jsonargparse import ArgumentParser
 
 from pipa.classes import CITYSCAPES
 from pipa.models.build import create_segmenter
+from pipa.run.options import CONFIGS as INSTALLED
 from pipa.run.options import read_experiment
 from pipa.run.recipes import build_method
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = sorted(file for kind in ("data", "network", "method") for file in CONFIGS.glob(f"{kind}/*"))
-ALONE = sorted(CONFIGS.glob("*.yaml"))
+ALONE = sorted(INSTALLED.glob("*.yaml"))
 DATA = ("gta52cityscapes", "synthia2cityscapes", "cityscapes2acdc", "cityscapes2darkzurich")
 OWN_TERMS = {
     "source_only": set(),
@@ -63,7 +64,7 @@ def test_a_file_is_short_and_says_what_it_is(file):
     assert len(lines) <= 25
     assert lines[0].startswith("# ")
     if file in ALONE:
-        assert any(line.startswith("# pipa train") and file.name in line for line in lines)
+        assert any(line.startswith(f"# pipa train {file.stem} ") for line in lines)
 
 
 def test_the_papers_runs_are_composed_of_few_files():
@@ -88,6 +89,16 @@ def test_one_file_alone_is_a_run(file):
     method = built(run | {"method": replace(run["method"], style="colour")})
     assert method.teacher.pseudo_weight == "balanced"
     assert {term.name for term in method.terms} <= {"feature_distance"}
+
+
+@pytest.mark.parametrize("name", ["own_data_small", "configs/own_data_small.yaml"])
+def test_a_file_of_pipa_is_found_by_its_name_from_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read([name, "--data.source=x"])["student"].name == "small"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "own_data_small.yaml").write_text("student: {name: segformer_mit_b0}")
+    mine = read(["configs/own_data_small.yaml", "--data.source=x"])
+    assert mine["student"].name == "segformer_mit_b0"
 
 
 def test_a_later_file_and_then_an_option_overrides(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import recipe
 import torch
 from data.golden import ARRAYS, RECORD
+from kornia.filters import gaussian_blur2d
 from torch.testing import assert_close
 
 from pipa.uda.augment import gaussian_blur, jitter_and_blur, jitter_colours, kernel_size
@@ -73,6 +74,14 @@ def test_blur_is_a_weighted_mean_with_the_border_mirrored():
                 row, column = mirror(y + dy, 128), mirror(x + dx, 128)
                 want = want + wy * wx * image[0, :, row, column]
         assert_close(got[0, :, y, x], torch.tensor(want), atol=1e-10, rtol=0)
+
+
+def test_blur_is_kornias():
+    image, sigma = torch.rand(2, 3, 140, 25), torch.tensor([0.4, 1.1])
+    assert torch.equal(
+        gaussian_blur(image, sigma),
+        gaussian_blur2d(image, (13, 3), sigma[:, None].expand(-1, 2)),
+    )
 
 
 def mirror(i, length):

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from builders import folder
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 import pipa
 from pipa.batch import Batch, Labelled, Unlabelled
 from pipa.data.module import UDAData
+from pipa.run.devices import AveragedByMethod
 from pipa.run.engine import build_trainer
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim
@@ -95,7 +95,7 @@ class Share:
 
 def run(world: int) -> dict[str, Any]:
     module = method()
-    strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+    strategy = AveragedByMethod() if world > 1 else "auto"
     options = {"devices": world, "strategy": strategy, "precision": "64-true"}
     fit(module, Share(module, world), **options)
     return {"state": module.state_dict(), "rank": module.global_rank}
@@ -153,14 +153,13 @@ def test_a_run_on_two_devices_through_the_command_line(tmp_path):
     assert (tmp_path / "run" / "results.json").is_file()
 
 
-def test_several_devices_get_the_strategy_that_several_backwards_need(tmp_path):
+def test_several_devices_get_the_strategy_that_averages_once(tmp_path):
     data = UDAData(str(folder(tmp_path / "source", 1)), crop=32, workers=0)
     options = {"devices": 2, "accelerator": "cpu", "max_steps": 1}
     strategy = build_trainer(tmp_path / "run", data, options, []).strategy
-    assert isinstance(strategy, DDPStrategy)
-    assert strategy._ddp_kwargs["find_unused_parameters"]
+    assert isinstance(strategy, AveragedByMethod)
     one = build_trainer(tmp_path / "run", data, options | {"devices": 1}, []).strategy
-    assert not isinstance(one, DDPStrategy)
+    assert not isinstance(one, AveragedByMethod)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipa.batch import Batch
 from pipa.errors import PipaError
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import SourceTerm
+from pipa.uda.terms import PatchTerm, PixelTerm, SourceTerm
 from pipa.uda.watch import (
     FiniteGuard,
     LearningRate,
@@ -135,3 +136,36 @@ def test_the_bar_has_short_names(capsys):
     )
     assert {"source", "mixed"} <= set(names)
     assert not any("/" in name or name == "v_num" for name in names)
+
+
+class Reads(TorchDispatchMode, Callback):
+    """The steps in which Python asked a tensor for its value, and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.found = 0, {}
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.now = index + 1
+
+    def on_train_epoch_end(self, trainer, module):
+        self.now = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if self.now and function is torch.ops.aten._local_scalar_dense.default:
+            self.found[self.now] = self.found.get(self.now, 0) + 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_that_does_not_log_reads_no_value():
+    module = SelfTraining(small(), LABELS, source_terms=[PixelTerm()], target_terms=[PatchTerm()])
+    feed = Feed([batch_of(seed) for seed in range(5)])
+    with Reads() as reads:
+        fit(
+            module,
+            feed,
+            callbacks=[Progress(refresh_rate=3), Throughput(), FiniteGuard(), reads],
+            enable_progress_bar=True,
+            log_every_n_steps=4,
+        )
+    assert reads.found.keys() <= {4}, reads.found

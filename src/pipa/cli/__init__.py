@@ -16,8 +16,9 @@ from pipa.errors import Interrupted, PipaError
 HELP = """\
 pipa: adapt a segmenter from labelled images of one domain to unlabelled images of another
 
+  pipa adapt SOURCE TARGET      from two folders to a model, and whether adaptation helped
   pipa demo                     see it work on the built-in benchmark, within minutes on a CPU
-  pipa train [CONFIG...]        train or adapt; --data.source A --data.target B --method.name M
+  pipa train [CONFIG...]        the same with every choice yours; --data.source A --data.target B
   pipa ablate CONFIG            vary options over seeds; table with spread and differences
   pipa compare RUN RUN...       the same table of runs that are finished
   pipa report RUN...            one HTML page: scores, curves, pictures before and after, settings
@@ -29,14 +30,17 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa data streets DIR         write the built-in benchmark as folders of images
   pipa convert CKPT OUT         turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model
   pipa export MODEL OUT         write ONNX, compared with the original
+  pipa push USER/MODEL RUN...   put a model with its card on the Hugging Face Hub
   pipa doctor                   what this machine and installation offer
 
-`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
+`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, .pth,
+.onnx, or USER/MODEL on the Hub.
 A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 """
 
 
 COMMANDS = {
+    "adapt": ("training", "adapt_command"),
     "train": ("training", "train_command"),
     "ablate": ("training", "ablate_command"),
     "compare": ("training", "compare_command"),
@@ -47,6 +51,7 @@ COMMANDS = {
     "predict": ("models", "predict_command"),
     "convert": ("models", "convert_command"),
     "export": ("models", "export_command"),
+    "push": ("models", "push_command"),
     "data check": ("data", "check_command"),
     "data stats": ("data", "stats_command"),
     "data streets": ("data", "streets_command"),
@@ -80,19 +85,29 @@ def exit_code(given: list[str]) -> int:
     except Interrupted as end:
         print(f"pipa: {end}", file=sys.stderr)
         return 128 + end.number
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print("pipa: there is not enough memory for this. Take smaller images.", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("pipa: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (line := of_the_machine(error)):
+            raise
+        print(f"pipa: {line}", file=sys.stderr)
+        return 2
+
+
+def of_the_machine(error: Exception) -> str:
+    """What an error says if memory or the file system is its cause; empty for any other."""
+    if isinstance(error, OSError) and error.filename is not None:  # a name too long, no rights
+        where = os.fsdecode(error.filename)
+        return str(PipaError(f"cannot be read or written ({error.strerror})", where))
+    if out_of_memory(error):
+        return "there is not enough memory for this. Take smaller images."
+    return ""
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python, of torch on the CPU, or of torch on a GPU says so."""
-    words = ("can't allocate memory", "out of memory")
+    """Whether an error of Python, of OpenCV, of torch on the CPU, or of torch on a GPU says so."""
+    words = ("can't allocate memory", "out of memory", "Insufficient memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

@@ -17,7 +17,7 @@ def check_command(given: list[str]) -> int:
 
     report = check(options.data, classes=options.classes, sheet=options.sheet)
     if report.labels is None:
-        print(f"{options.data}: {report.images} images, no labels, {len(report.faults)} faults")
+        print(f"{options.data}: {report.images} images, no labels, {report.count} faults")
     else:
         show(report.table)
     for fault in report.faults:

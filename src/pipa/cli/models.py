@@ -1,8 +1,12 @@
 """`pipa judge`, `eval`, `predict`, `convert` and `export`."""
 
+import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
+from pipa.errors import PipaError
 
 
 def judge_command(given: list[str]) -> int:
@@ -50,7 +54,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
@@ -66,15 +70,53 @@ def predict_command(given: list[str]) -> int:
     add_model(parser)
     parser.add_argument("inputs", nargs="+", help="files, folders, globs")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    about = "some of ids, colour, overlay, confidence, probabilities, cityscapes, with commas"
+    parser.add_argument("--write", type=str, default="ids,colour,overlay", help=about)
     parser.add_argument("--scale", type=float, default=1.0, help="resize the input by this first")
+    about = "images of one size that go through the network together; default: 1 on a CPU, else 8"
+    parser.add_argument("--batch", type=int | None, help=about)
+    about = "at an input that cannot be read, stop, or go on and list it at the end"
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=about)
+    about = "I/N: every N-th input from the I-th on, 1 <= I <= N, so that N machines share the work"
+    parser.add_argument("--shard", type=str, default="1/1", help=about)
+    about = "leave out the inputs whose outputs are all there"
+    parser.add_argument("--resume", action="store_true", help=about)
     options = parser.parse_args(given)
 
+    from pipa.cli.progress import Progress
     from pipa.deploy.predict import predict
 
     model = load_model(options)
-    for _, outputs in predict(model, options.inputs, options.out, scale=options.scale):
-        print(*outputs)
-    return 0
+    with Progress() as progress:
+        predictions = predict(
+            model,
+            options.inputs,
+            options.out,
+            kinds=[kind.strip() for kind in options.write.split(",")],
+            scale=options.scale,
+            batch=options.batch,
+            shard=_shard(options.shard),
+            resume=options.resume,
+            on_error=options.on_error,
+            tick=progress.advance,
+        )
+        progress.begin(predictions.count())
+        for _, outputs in predictions:
+            print(*outputs)
+    ignored = [str(file) for file in predictions.ignored]
+    if ignored:
+        print(f"no images or videos, left out: {', '.join(ignored)}", file=sys.stderr)
+    for fault in predictions.faults:
+        print(fault, file=sys.stderr)
+    return 1 if predictions.faults else 0
+
+
+def _shard(given: str) -> tuple[int, int]:
+    index, _, count = given.partition("/")
+    try:
+        return int(index), int(count)
+    except ValueError as error:
+        raise PipaError(f"{given}; expected I/N, such as 1/4", "--shard") from error
 
 
 def convert_command(given: list[str]) -> int:
@@ -93,15 +135,71 @@ def convert_command(given: list[str]) -> int:
 
 def export_command(given: list[str]) -> int:
     """`pipa export MODEL OUT`."""
-    parser = new_parser("export", "Write ONNX and compare its output with the model's.")
+    about = "Write a network for other runtimes and compare its output with the model's."
+    parser = new_parser("export", about)
     add_model(parser)
-    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("out", type=Path, help="the .onnx or .pt2 file to write")
     parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="[height,width]")
+    about = "onnx, or torch for a program of torch.export that needs no pipa"
+    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help=about)
+    about = "write INT8, and print what it costs in mIoU on these labelled images, [FORMAT:]PATH"
+    parser.add_argument("--int8", type=str | None, metavar="DATA", help=about)
+    parser.add_argument("--classes", type=str | None, help="with --int8: as in `pipa eval`")
+    about = "with --int8: how many of the images to calibrate on"
+    parser.add_argument("--images", type=int, default=32, help=about)
     options = parser.parse_args(given)
+    if options.int8 and options.format != "onnx":
+        raise PipaError("is for ONNX", "--int8", "Leave --format out.")
 
     from pipa.deploy.export import export
 
     model = load_model(options).cpu()
-    difference = export(model, options.out, options.size)
+    difference = export(model, options.out, options.size, format=options.format)
     print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
+    if options.int8:
+        print(_quantised(options))
     return 0
+
+
+def push_command(given: list[str]) -> int:
+    """`pipa push USER/MODEL RUN...`."""
+    about = "Put a run's model on the Hugging Face Hub, with a card that says its scores by seed."
+    parser = new_parser("push", about)
+    parser.add_argument("name", type=str, help="user/model")
+    about = "the run whose model it is; then runs of the same recipe with other seeds"
+    parser.add_argument("runs", nargs="+", type=Path, help=about)
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    about = "write the folder here instead, and send nothing"
+    parser.add_argument("--out", type=Path | None, help=about)
+    options = parser.parse_args(given)
+
+    from pipa.deploy.publish import push_to_hub, save_pretrained
+    from pipa.models.saved import load_segmenter
+
+    model = load_segmenter(options.runs[0])
+    if options.out:
+        save_pretrained(model, options.out, runs=options.runs, name=options.name)
+        print(f"wrote {options.out}")
+    else:
+        print(push_to_hub(model, options.name, runs=options.runs, private=options.private))
+    return 0
+
+
+def _quantised(options: Any) -> str:
+    """Replace an ONNX file by its INT8 form; say what that costs."""
+    from pipa.data.loading import labelled_images
+    from pipa.deploy.int8 import quantise
+    from pipa.deploy.onnx_file import OnnxSegmenter
+    from pipa.evaluation.evaluate import evaluate
+
+    def miou() -> float:
+        return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou
+
+    images, _ = labelled_images(options.int8, options.classes)
+    before, bytes_before = miou(), options.out.stat().st_size
+    quantise(options.out, options.out, (batch.image[0] for batch in islice(images, options.images)))
+    after, bytes_after = miou(), options.out.stat().st_size
+    return (
+        f"INT8: mIoU {before:.2f} -> {after:.2f} ({after - before:+.2f}) on {options.int8}, "
+        f"{bytes_before / 1e6:.1f} -> {bytes_after / 1e6:.1f} MB"
+    )

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from pipa.data.crops import Size
 from pipa.errors import PipaError
 
 AT_LEAST = {
@@ -41,3 +42,41 @@ def check_bounds(name: str, value: Any) -> None:
         problem = "expected the lower bound first"
     if problem:
         raise PipaError(f"is {value}; {problem}", f"--data.{name}")
+
+
+def default_pair(pair_from: str, crop: Size, stride: int) -> Size:
+    """Return the size of two overlapping crops: all of `crop`, or 0.7 of it if they lie inside."""
+    if pair_from == "image":
+        return crop
+    height, width = (max(stride, round(0.7 * side / stride) * stride) for side in crop)
+    return height, width
+
+
+def check_pair(
+    pair_from: str,
+    pair_crop: Size | None,
+    crop: Size,
+    pair_scale: tuple[float, float],
+    pair_frames: int,
+) -> None:
+    """Raise if a pair that lies in the target crop is to be larger, scaled, or of two frames.
+
+    Raises:
+        PipaError: The options of the pair do not go together.
+    """
+    if pair_from == "image":
+        return
+    for name, value, plain in (("scale", tuple(pair_scale), (1, 1)), ("frames", pair_frames, 0)):
+        if value != plain:
+            raise PipaError(
+                f"is {value}, but the pair lies in the target crop",
+                f"--data.pair_{name}",
+                "Add --data.pair_from image.",
+            )
+    if pair_crop and (pair_crop[0] > crop[0] or pair_crop[1] > crop[1]):
+        raise PipaError(
+            f"is {pair_crop[0]}x{pair_crop[1]}, larger than the target crop of "
+            f"{crop[0]}x{crop[1]} that the pair lies in",
+            "--data.pair_crop",
+            "Make it smaller, or add --data.pair_from image.",
+        )

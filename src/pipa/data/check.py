@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipa.classes import LabelSpace
+from pipa.data.data_sets import Role
 from pipa.data.dataset import Sample, Segmentation, in_classes, open_labelled, run_table
+from pipa.data.faults import listed, unread
 from pipa.data.find import find_all
-from pipa.data.labels import count_pixels
+from pipa.data.labels import ClassTable, count_pixels
 from pipa.data.layouts import Files
 from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
 from pipa.errors import PipaError
@@ -30,7 +32,8 @@ class Report:
 
     Args:
         table: Summary: the classes, their share of the pixels, in how many images they are.
-        faults: `file: what is wrong` for every fault.
+        faults: `file: what is wrong`, or `N files: what is wrong`, for every kind of fault.
+        count: How many files are faulty.
         images: How many images there are.
         sizes: Heights and widths that occur.
         labels: The classes; None if there are no labels.
@@ -39,33 +42,43 @@ class Report:
 
     table: Table
     faults: list[str]
+    count: int
     images: int
     sizes: set[tuple[int, int]]
     labels: LabelSpace | None
     counts: Int[np.ndarray, "n k"]
 
 
-def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> Report:
+def check(
+    spec: str,
+    classes: str | None = None,
+    sheet: Path | None = None,
+    *,
+    role: Role = "source",
+    table: ClassTable | None = None,
+) -> Report:
     """Read every file of a data set; check that it can be read, its pair, its size and its ids.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`; without a folder of labels, images alone are checked.
         classes: The classes that the labels should hold; None: the data set's own.
         sheet: Write a sheet of pictures, images beside their coloured labels, to this PNG.
+        role: What the data are for: decides the split; labels of a target are not looked for.
+        table: The run's classes, where they are known; then `classes` is ignored.
 
     Raises:
         PipaError: The data set is not there, or there is no class table.
     """
-    files = _find(spec)
+    files = _find(spec, role)
     labelled = any(pair.label is not None for pair in files.pairs)
-    run = run_table(files, classes) if labelled else None
+    run = None if not labelled else table or run_table(files, classes)
     labels = None if run is None else run.labels
     images = Segmentation(files, None) if run is None else in_classes(files, run)
     kinds = labels.num_classes if labels is not None else 0
     if sheet is not None:
         write_png(sheet, picture_sheet(images, labels))
-    faults = [str(fault) for fault in files.faults]
-    faults += [str(PipaError("is the label of no image", path)) for path in sorted(files.spare)]
+    faults = [*files.faults, *unread(files)]
+    faults += [PipaError("is the label of no image", path) for path in sorted(files.spare)]
     counts, sizes = np.zeros((len(images), kinds), np.int64), set()
 
     def look(index: int) -> tuple[tuple[int, int], Int[np.ndarray, " k"]] | PipaError:
@@ -79,12 +92,12 @@ def check(spec: str, classes: str | None = None, sheet: Path | None = None) -> R
 
     for index, seen in enumerate(in_threads(look, len(images), "Reading every file")):
         if isinstance(seen, PipaError):
-            faults.append(str(seen))
+            faults.append(seen)
         else:
             sizes.add(seen[0])
             counts[index] = seen[1]
-    table = _summary(spec, len(images), sizes, len(faults), labels, counts)
-    return Report(table, faults, len(images), sizes, labels, counts)
+    summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
+    return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts)
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:
@@ -131,15 +144,15 @@ def picture_sheet(
     return np.vstack(rows)
 
 
-def _find(spec: str) -> Files:
+def _find(spec: str, role: Role) -> Files:
     """List the files with labels, or without if there is no folder of labels."""
     try:
-        return find_all(spec, "source", labelled=True)
+        return find_all(spec, role, labelled=role != "target")
     except PipaError as error:
         if error.where is None or Path(error.where).exists():
             raise
         try:
-            return find_all(spec, "source", labelled=False)
+            return find_all(spec, role, labelled=False)
         except PipaError:
             raise error from None
 

@@ -18,19 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipa.data import labelmap
+from pipa.data.labelmap import voc_classes
 from pipa.data.labels import GTA5_IDS, SYNTHIA_IDS
 from pipa.data.layouts import (
     Files,
     Pair,
     list_files,
     mirrored,
-    paired,
+    other_files,
+    same_names,
     suffixed,
     unlabelled,
 )
-from pipa.data.tables import find_table
+from pipa.data.tables import FILE, find_table, table_in
 from pipa.errors import PipaError
-from pipa.files.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pipa.files.images import IMAGE_SUFFIXES
 
 Role = Literal["source", "target", "validation"]
 """What a run needs a data set for."""
@@ -52,6 +55,8 @@ class DataSet(NamedTuple):
     """False: the name alone is enough."""
 
 
+TABLES = (FILE, labelmap.FILE)
+"""Names of class tables, which are no images that were skipped."""
 DATA_SETS: dict[str, DataSet] = {}
 """All data sets by name."""
 TRAIN_VAL: Mapping[Role, str] = {"source": "train", "target": "train", "validation": "val"}
@@ -103,26 +108,20 @@ def folder(root: Path, split: str, labelled: bool) -> Files:
         PipaError: A folder is missing or empty.
     """
     images = root / "images"
+    if root.suffix == ".json" and root.is_file():
+        return coco(root, split, labelled)
+    if (root / "JPEGImages").is_dir() and not images.is_dir():
+        return voc(root, split, labelled)
     if not labelled and root.is_dir() and not images.is_dir():
         images = root
     hint = "Images go to <root>/images, labels to <root>/labels."
     found = list_files(images, IMAGE_SUFFIXES, hint)
     table = find_table(root)
+    skipped = [p for p in other_files(images, IMAGE_SUFFIXES) if p.name not in TABLES]
     if not labelled:
-        return unlabelled(root, found, table)
-    labels = root / "labels"
-    hint = "Each image has a PNG of the same name there."
-    known = {
-        path.relative_to(labels).with_suffix(""): path
-        for path in list_files(labels, LABEL_SUFFIXES, hint)
-    }
-
-    def label_of(image: Path) -> Path:
-        stem = image.relative_to(images).with_suffix("")
-        return known.get(stem, labels / f"{stem}.png")
-
-    files = paired(root, found, label_of, known.values(), table)
-    return replace(files, spare=tuple(set(known.values()) - {p.label for p in files.pairs}))
+        return replace(unlabelled(root, found, table), skipped=tuple(skipped))
+    files = same_names(root, found, images, root / "labels", table)
+    return replace(files, skipped=tuple(skipped))
 
 
 @data_set("gta5")
@@ -165,11 +164,53 @@ def listing(file: Path, split: str, labelled: bool) -> Files:
         raise PipaError("lists no images", file, "Write `image,label` on each line.")
     pairs = []
     for number, text in rows:
+        if "\0" in text:
+            raise PipaError(f"line {number} holds no file names", file)
         image, _, label = (part.strip() for part in text.partition(","))
         if labelled and not label:
             raise PipaError(f"line {number} has no label", file, "Write `image,label`.")
         pairs.append(Pair(file.parent / image, file.parent / label if labelled else None))
     return Files(file.parent, pairs, find_table(file.parent))
+
+
+@data_set("voc", splits=TRAIN_VAL)
+def voc(root: Path, split: str, labelled: bool) -> Files:
+    """VOC and CVAT's masks: `JPEGImages/*`, `SegmentationClass/*.png`, `labelmap.txt`.
+
+    The split is a list of names, `ImageSets/Segmentation/SPLIT.txt`, or else `default.txt`, or else
+    all. Without a `labelmap.txt` or `classes.yaml` the classes are VOC's.
+
+    Raises:
+        PipaError: A folder is missing or empty.
+    """
+    hint = "Images go to <root>/JPEGImages, masks to <root>/SegmentationClass."
+    images = root / "JPEGImages"
+    found = list_files(images, IMAGE_SUFFIXES, hint)
+    for name in (split, "default", "trainval"):
+        listed = root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        if name and listed.is_file():
+            try:
+                names = set(listed.read_text("utf-8").split("\n"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise PipaError(f"cannot be read ({error})", listed) from error
+            found = [p for p in found if str(p.relative_to(images).with_suffix("")) in names]
+            break
+    table = table_in(root) or voc_classes()
+    if not labelled:
+        return unlabelled(root, found, table)
+    return replace(same_names(root, found, images, root / "SegmentationClass", table), spare=())
+
+
+@data_set("coco")
+def coco(file: Path, split: str, labelled: bool) -> Files:
+    """PATH is a JSON file of COCO's annotations; its images lie beside it or in `images/` near it.
+
+    Raises:
+        PipaError: The file is no such file, or its images are not found.
+    """
+    from pipa.data.coco import coco_files  # not always needed
+
+    return coco_files(file, labelled)
 
 
 @data_set("cityscapes", splits=TRAIN_VAL)

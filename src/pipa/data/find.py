@@ -8,12 +8,16 @@
 """
 
 import inspect
+import logging
 from pathlib import Path
 
 from pipa.data.data_sets import DATA_SETS, TRAIN_VAL, DataSet, Role
+from pipa.data.faults import listed, unread
 from pipa.data.layouts import Files
 from pipa.errors import PipaError
 from pipa.files.imports import import_name
+
+log = logging.getLogger("pipa")
 
 
 def find(spec: str, role: Role, default: str = "folder") -> Files:
@@ -31,6 +35,8 @@ def find(spec: str, role: Role, default: str = "folder") -> Files:
     files = find_all(spec, role, default, labelled=role != "target")
     if files.faults:
         raise files.faults[0]
+    for line in listed(unread(files)):
+        log.warning("%s", line)
     return files
 
 

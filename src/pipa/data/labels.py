@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from pipa.batch import IGNORE_INDEX
-from pipa.classes import CITYSCAPES, Colour, LabelSpace
+from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, Colour, LabelSpace
 from pipa.errors import PipaError
 
 _UNKNOWN = 254  # stands for an id outside the table until that is refused
@@ -162,7 +162,6 @@ def _ranges(ids: Mapping[int, int]) -> str:
 
 
 # fmt: off
-_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _SYNTHIA_IDS = {
     1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9,
     17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
@@ -174,7 +173,7 @@ def _with_void(ids: Mapping[int, int], last: int) -> dict[int, int]:
     return {raw: ids.get(raw, IGNORE_INDEX) for raw in range(last + 1)}
 
 
-_TRAIN_OF_ID = {raw: train for train, raw in enumerate(_CITYSCAPES_IDS)}
+_TRAIN_OF_ID = {raw: train for train, raw in enumerate(CITYSCAPES_IDS)}
 CITYSCAPES_LABEL_IDS = ClassTable(
     CITYSCAPES, _with_void(_TRAIN_OF_ID, 33), {}, "Cityscapes' label ids"
 )

@@ -1,11 +1,12 @@
-"""What a data set on disk is, and the two usual ways to pair its images with its labels.
+"""What a data set on disk is, and the three usual ways to pair its images with its labels.
 
 Nothing is converted, and no image is opened here: paths in, paths out. A wrong folder fails at
 once, with a sentence that says what the layout should be.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, TRAIN_IDS, ClassTable
@@ -29,9 +30,10 @@ class Files:
         root: Its folder, for errors and for what is kept beside it.
         pairs: Its images, sorted by path.
         table: What the numbers in its label files mean; None: they are the ids of the run.
-        faults: One error for each image that has no label but needs one; such an image is not
-            among the pairs.
+        faults: One error for each image that has no label of its own but needs one; such an image
+            is not among the pairs.
         spare: Labels that belong to no image.
+        skipped: Files among the images that are none, or none that pipa reads.
     """
 
     root: Path
@@ -39,6 +41,7 @@ class Files:
     table: ClassTable | None
     faults: tuple[PipaError, ...] = ()
     spare: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
 
 
 def mirrored(
@@ -66,6 +69,43 @@ def mirrored(
         return root / labels / image.relative_to(root / images).with_suffix(".png")
 
     return paired(root, found, label_of, known, table)
+
+
+def same_names(
+    root: Path, found: list[Path], images: Path, labels: Path, table: ClassTable | None
+) -> Files:
+    """Pair images with labels of the same name, whatever the suffix of each.
+
+    Args:
+        root: The data set's folder.
+        found: The images.
+        images: The folder of the images; labels have the same subfolders.
+        labels: The folder of the labels.
+        table: What the numbers in the label files mean; None: they are the ids of the run.
+
+    Raises:
+        PipaError: There is no folder of labels, or it is empty.
+    """
+    hint = "Each image has a PNG of the same name there."
+    known: dict[Path, Path] = {}
+    faults = []
+    for path in list_files(labels, LABEL_SUFFIXES, hint):
+        first = known.setdefault(path.relative_to(labels).with_suffix(""), path)
+        if first != path:
+            problem = f"is a second label of one image; the first is {first}"
+            faults.append(PipaError(problem, path, "Remove one of them."))
+
+    def label_of(image: Path) -> Path:
+        stem = image.relative_to(images).with_suffix("")
+        return known.get(stem, labels / f"{stem}.png")
+
+    files = paired(root, found, label_of, known.values(), table)
+    owned = {label_of(image) for image in found}
+    return replace(
+        files,
+        faults=(*files.faults, *faults),
+        spare=tuple(set(known.values()) - owned),
+    )
 
 
 def suffixed(
@@ -141,6 +181,16 @@ def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
     return found
 
 
+def other_files(where: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
+    """List the files below a folder with other suffixes, sorted, without hidden ones."""
+    known = set(suffixes)
+    return tuple(
+        path
+        for path in sorted(where.rglob("*"))
+        if path.suffix.lower() not in known and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def unlabelled(root: Path, images: Iterable[Path], table: ClassTable | None) -> Files:
     """List images without labels."""
     return Files(root, [Pair(path, None) for path in images], table)
@@ -153,16 +203,20 @@ def paired(
     known: Iterable[Path],
     table: ClassTable | None,
 ) -> Files:
-    """Pair images with their labels; an image whose label is not among the `known` is a fault."""
+    """Pair images with their labels.
+
+    An image is a fault if its label is not among the `known`, or another image has the same one.
+    """
     there = set(known)
     pairs = [Pair(image, label_of(image)) for image in images]
-    faults = (
-        PipaError(
-            f"has no label; expected {pair.label}",
-            pair.image,
-            "Add the label, or remove the image.",
-        )
-        for pair in pairs
-        if pair.label not in there
-    )
-    return Files(root, [pair for pair in pairs if pair.label in there], table, tuple(faults))
+    times = Counter(pair.label for pair in pairs)
+    faults = []
+    for pair in pairs:
+        remedy = "Add the label, or remove the image."
+        if pair.label not in there:
+            faults.append(PipaError(f"has no label; expected {pair.label}", pair.image, remedy))
+        elif times[pair.label] > 1:
+            problem = f"is one of {times[pair.label]} images for one label; it is {pair.label}"
+            faults.append(PipaError(problem, pair.image, "Rename an image and its own label."))
+    good = [pair for pair in pairs if pair.label in there and times[pair.label] == 1]
+    return Files(root, good, table, tuple(faults))

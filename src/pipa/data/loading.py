@@ -14,11 +14,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipa.batch import Batch, Labelled, Unlabelled
+from pipa.batch import Batch, Labelled, PairPlace, Unlabelled
+from pipa.classes import LabelSpace
 from pipa.data import crops
-from pipa.data.dataset import Segmentation
-from pipa.data.draws import Loaded
+from pipa.data.dataset import Segmentation, open_labelled
+from pipa.data.draws import Item, Loaded
 from pipa.errors import PipaError
+from pipa.files.threads import available_cores
 
 Ready = TypeVar("Ready")
 
@@ -117,6 +119,29 @@ class ValidationSet:
         return Loaded(Labelled(torch.from_numpy(image), torch.from_numpy(label)), [])
 
 
+def labelled_images(
+    data: str, classes: str | None = None, *, resize: crops.Size | None = None, workers: int = 0
+) -> tuple[Batches[Labelled], LabelSpace]:
+    """Open labelled images to score a model on; return them, one at a time, and their classes.
+
+    Args:
+        data: `[FORMAT[/SPLIT]:]PATH`.
+        classes: The classes to score; None: the data set's own.
+        resize: Scale images and labels to fit into this; None: leave them as they are.
+        workers: Processes that load, at most one per core.
+
+    Raises:
+        PipaError: A file is not where it should be, or (later) unreadable.
+    """
+    images, labels = open_labelled(data, classes)
+    loader: DataLoader[Any] = DataLoader(
+        ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
+        num_workers=min(workers, available_cores()),
+        collate_fn=collate,
+    )
+    return Batches(loader, as_labelled, torch.device("cpu"), []), labels
+
+
 def collate(items: Sequence[Loaded | PipaError]) -> Loaded | PipaError:
     """Stack the items of a batch; if one is an error, return that instead."""
     loaded: list[Loaded] = []
@@ -148,12 +173,21 @@ def each_tensor(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return type(tree)(*(each_tensor(field, change) for field in tree))
 
 
-def as_batch(loaded: Batch) -> Batch:
-    """Convert a stack of draws to what a training step takes."""
+def as_batch(loaded: Item, pair_crop: crops.Size | None = None) -> Batch:
+    """Convert a stack of draws to what a training step takes.
+
+    Args:
+        loaded: The stack, on the device.
+        pair_crop: The size of a pair that lies in the target crop.
+    """
     target, pair = loaded.target, loaded.pair
     if target is not None:
         target = as_unlabelled(target)
-    if pair is not None:
+    if isinstance(pair, PairPlace):
+        assert target is not None
+        assert pair_crop is not None
+        pair = pair.of(target, pair_crop)
+    elif pair is not None:
         pair = pair._replace(first=as_unlabelled(pair.first), second=as_unlabelled(pair.second))
     return Batch(as_labelled(loaded.source), target, pair)
 

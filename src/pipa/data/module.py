@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import lightning as L
@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 
 from pipa.batch import Batch, Labelled, Needs
 from pipa.classes import LabelSpace
-from pipa.data.bounds import BOUNDED, check_bounds
+from pipa.data.bounds import BOUNDED, check_bounds, check_pair, default_pair
 from pipa.data.crops import Size
-from pipa.data.dataset import Domains, open_domains, open_labelled, spread_indices
-from pipa.data.draws import Cutting, Draws, PairCutting, SourceCrops, TargetCrops
+from pipa.data.cutting import Cutting
+from pipa.data.dataset import Domains, open_domains, spread_indices
+from pipa.data.draws import Draws, SourceCrops
 from pipa.data.loading import (
     Batches,
     EndlessBatchSampler,
@@ -25,6 +26,7 @@ from pipa.data.loading import (
     collate,
 )
 from pipa.data.rare_classes import RareClasses, absent, class_counts
+from pipa.data.target_crops import PairCutting, TargetCrops
 from pipa.errors import PipaError
 from pipa.files.threads import available_cores
 
@@ -60,16 +62,18 @@ class UDAData(L.LightningDataModule):
         min_crop_ratio: The crop must have this times `min_pixels` of the rare class, or another
             crop is drawn, up to 10 times (DAFormer 0.5, HRDA 2.0).
         cat_max_ratio: Greatest share of one class in a source crop (papers: 0.75).
-        pair_crop: Height and width, or one number, of the two overlapping target crops of PiPa's
-            patch loss (release: 720). None: no pair; `pipa train` makes them as large as `crop`
-            for losses that need them.
+        pair_from: Where the two overlapping target crops of PiPa's patch loss are cut: crop, both
+            lie in the target crop and share its pixels and pseudo-labels; image, on their own, as
+            in the release.
+        pair_crop: Height and width, or one number, of both (release: 720). None: 0.7 of `crop`, or
+            with `pair_from: image` all of it.
         pair_iou: Bounds of the intersection over union of the two crops (release: 0.1, 1).
         pair_stride: The corners of the two crops differ by multiples of this (release: 8).
-        pair_scale: Bounds of a further scale of the image that the pair is cut from.
-        pair_frames: For videos: the second crop is cut from another frame, drawn up to this many
-            files before or after, at the overlapping place (our reading of PiPa++, arXiv
-            2407.17101; see `TargetCrops`). Each folder must hold one sequence whose names sort by
-            time. 0: both crops are cut from one image.
+        pair_scale: Bounds of a further scale of the image, with `pair_from: image`.
+        pair_frames: For videos, with `pair_from: image`: the second crop is cut from another frame,
+            drawn up to this many files before or after, at the overlapping place (our reading of
+            PiPa++, arXiv 2407.17101; see `TargetCrops`). Each folder must hold one sequence whose
+            names sort by time. 0: both crops are cut from one image.
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
@@ -99,6 +103,7 @@ class UDAData(L.LightningDataModule):
         min_pixels: int | None = None,
         min_crop_ratio: float = 0.5,
         cat_max_ratio: float = 0.75,
+        pair_from: Literal["crop", "image"] = "crop",
         pair_crop: int | tuple[int, int] | None = None,
         pair_iou: tuple[float, float] = (0.1, 1.0),
         pair_stride: int = 8,
@@ -120,6 +125,7 @@ class UDAData(L.LightningDataModule):
         self.source_resize, self.target_resize = source_resize, target_resize
         self.rare_class_temperature, self.min_pixels = rare_class_temperature, min_pixels
         self.min_crop_ratio, self.cat_max_ratio = min_crop_ratio, cat_max_ratio
+        self.pair_from: Literal["crop", "image"] = pair_from
         self.pair_crop = None if pair_crop is None else _both(pair_crop)
         self.pair_iou, self.pair_stride = pair_iou, pair_stride
         self.pair_scale, self.pair_frames = pair_scale, pair_frames
@@ -127,10 +133,16 @@ class UDAData(L.LightningDataModule):
         self.cache, self.on_error, self.seed = cache, on_error, seed
         for name in BOUNDED:
             check_bounds(name, getattr(self, name))
+        check_pair(self.pair_from, self.pair_crop, self.crop, pair_scale, pair_frames)
         self.source_cutting = Cutting(self.crop, source_resize, pad)
         self.target_cutting = Cutting(self.crop, target_resize, pad)
         self.skipped: list[PipaError] = []
         """One error for each file that was skipped so far, with `on_error: skip`."""
+
+    @property
+    def skippable(self) -> list[PipaError] | None:
+        """The list that faulty files are added to; None: a fault ends the run."""
+        return self.skipped if self.on_error == "skip" else None
 
     @property
     def labels(self) -> LabelSpace:
@@ -141,8 +153,7 @@ class UDAData(L.LightningDataModule):
         """Give a method exactly what it needs.
 
         Args:
-            needs: What the method looks at; a pair is cut from target images. Crops of a pair are
-                as large as `crop` if `pair_crop` is None.
+            needs: What the method looks at; a pair is cut from target images.
 
         Returns:
             A copy, which shares the list `skipped`.
@@ -161,7 +172,8 @@ class UDAData(L.LightningDataModule):
         answered = copy.copy(self)
         vars(answered).pop("_opened", None)  # it may hold a target that is not needed
         answered.target = self.target if needs_target else None
-        answered.pair_crop = (self.pair_crop or self.crop) if needs.pair else None
+        default = default_pair(self.pair_from, self.crop, self.pair_stride)
+        answered.pair_crop = (self.pair_crop or default) if needs.pair else None
         if not needs.rare_classes:
             answered.rare_class_temperature = None
         return answered
@@ -192,7 +204,8 @@ class UDAData(L.LightningDataModule):
         step = 0 if self.trainer is None else self.trainer.global_step
         start = step * self.batch_size * processes
         numbers = EndlessBatchSampler(start, self.batch_size, rank, processes)
-        return Batches(self._loader(draws, numbers), as_batch, self._device, self.skipped)
+        ready = partial(as_batch, pair_crop=self.pair_crop)
+        return Batches(self._loader(draws, numbers), ready, self._device, self.skipped)
 
     def val_dataloader(self) -> Batches[Labelled] | list[Any]:
         """Return whole labelled images, one at a time; each process has its share of them."""
@@ -231,8 +244,7 @@ class UDAData(L.LightningDataModule):
         labels, source, _, _ = self._opened
         rare = None
         if self.rare_class_temperature is not None:
-            skipped = self.skipped if self.on_error == "skip" else None
-            counts = class_counts(source, labels.names, skipped)
+            counts = class_counts(source, labels.names, self.skippable)
             if missing := absent(counts, labels.names):
                 log.warning("the source has no pixel of: %s", ", ".join(missing))
             rare = RareClasses(counts, self.rare_class_temperature, self.min_pixels)
@@ -246,7 +258,12 @@ class UDAData(L.LightningDataModule):
             return None
         if self.pair_crop is not None:
             pair = PairCutting(
-                self.pair_crop, self.pair_iou, self.pair_stride, self.pair_scale, self.pair_frames
+                self.pair_from,
+                self.pair_crop,
+                self.pair_iou,
+                self.pair_stride,
+                self.pair_scale,
+                self.pair_frames,
             )
         margins = self.target_margins, self.target_crop_margins
         return TargetCrops(target, self.target_cutting, pair, *margins)
@@ -271,29 +288,6 @@ class UDAData(L.LightningDataModule):
     def _device(self) -> torch.device:
         trainer = self.trainer
         return torch.device("cpu") if trainer is None else trainer.strategy.root_device
-
-
-def labelled_images(
-    data: str, classes: str | None = None, *, resize: Size | None = None, workers: int = 0
-) -> tuple[Batches[Labelled], LabelSpace]:
-    """Open labelled images to score a model on; return them, one at a time, and their classes.
-
-    Args:
-        data: `[FORMAT[/SPLIT]:]PATH`.
-        classes: The classes to score; None: the data set's own.
-        resize: Scale images and labels to fit into this; None: leave them as they are.
-        workers: Processes that load, at most one per core.
-
-    Raises:
-        PipaError: A file is not where it should be, or (later) unreadable.
-    """
-    images, labels = open_labelled(data, classes)
-    loader: DataLoader[Any] = DataLoader(
-        ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
-        num_workers=min(workers, available_cores()),
-        collate_fn=collate,
-    )
-    return Batches(loader, as_labelled, torch.device("cpu"), []), labels
 
 
 def _both(sides: int | tuple[int, int]) -> Size:

@@ -5,34 +5,38 @@
     ignore: [250, [0, 0, 0]]
 
 `color` and `cityscapes` may be left out, an entry may be just the name, the whole file may be a
-list of names. `ignore` lists ids and colours that are no class.
+list of names. `ignore` lists ids and colours that are no class. `docs/labels.md` explains it;
+`other_forms` recognises what other tools write.
 """
 
+import os
 import reprlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipa.batch import IGNORE_INDEX
 from pipa.classes import CITYSCAPES, Colour, LabelSpace
+from pipa.data import labelmap
 from pipa.data.labels import TRAIN_IDS, ClassTable, ids_table
+from pipa.data.other_forms import right_form
 from pipa.errors import PipaError
 from pipa.files.paint import distinct_colours
+from pipa.files.plain_yaml import read_yaml
 
 FILE = "classes.yaml"
 _EXAMPLE = (
     "It should look like `0: {name: road, color: [128, 64, 128]}`, one line per class, "
     "or be a list of names."
 )
+_IGNORED = "It should look like `ignore: [250, [0, 0, 0]]`: ids, and colours, that are no class."
 
 
 def class_table(text: str) -> ClassTable:
     """Return the table that the option `classes` names.
 
     Args:
-        text: "cityscapes", a path of a class table or of the folder that holds it, or names
-            separated by commas ("background,nucleus").
+        text: "cityscapes", a path of a class table (classes.yaml, labelmap.txt) or of the folder
+            that holds it, or names separated by commas ("background,nucleus").
 
     Raises:
         PipaError: It is none of these, or the file is wrong.
@@ -40,23 +44,28 @@ def class_table(text: str) -> ClassTable:
     if text == "cityscapes":
         return TRAIN_IDS
     path = Path(text).expanduser()
-    if path.is_dir():
-        path = path / FILE
-    if path.is_file():
+    if os.path.isdir(path) and (found := table_in(path)):  # `Path` fails at a name too long
+        return found
+    if os.path.isfile(path):
         return read_table(path)
     if "," in text and not text.endswith((".yaml", ".yml")):
         return named(tuple(name.strip() for name in text.split(",")), "the option `classes`")
     raise PipaError(
-        f"classes: {text} is no file",
+        f"classes: {text[:200]} is no file",
         remedy='Give a classes.yaml, "cityscapes", or the names separated by commas.',
     )
 
 
 def find_table(root: Path) -> ClassTable | None:
     """Read the table in a folder or in its parent; None if there is none."""
-    for folder in (root, root.absolute().parent):
-        if (folder / FILE).is_file():
-            return read_table(folder / FILE)
+    return table_in(root) or table_in(root.absolute().parent)
+
+
+def table_in(folder: Path) -> ClassTable | None:
+    """Read the `classes.yaml`, or else the `labelmap.txt`, in a folder; None if there is none."""
+    for name in (FILE, labelmap.FILE):
+        if (folder / name).is_file():
+            return read_table(folder / name)
     return None
 
 
@@ -66,11 +75,11 @@ def read_table(path: Path) -> ClassTable:
     Raises:
         PipaError: The file is no YAML, or holds something else than classes.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise PipaError(f"cannot be read as YAML ({reason})", path, _EXAMPLE) from error
+    if path.suffix == ".txt":
+        return labelmap.read_labelmap(path)
+    content = read_yaml(path, _EXAMPLE)
+    if (meant := right_form(content)) is not None:
+        raise PipaError("holds classes in another form", path, meant)
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict) or not content:
@@ -102,9 +111,9 @@ def no_table(root: Path, found: list[str]) -> PipaError:
     )
 
 
-def _id(key: Any, path: Path) -> int:
-    if not isinstance(key, int) or not 0 <= key <= IGNORE_INDEX:
-        raise PipaError(f"`{key}` is no id; expected 0 to 255", path, _EXAMPLE)
+def _id(key: Any, path: Path, remedy: str = _EXAMPLE) -> int:
+    if type(key) is not int or not 0 <= key <= IGNORE_INDEX:
+        raise PipaError(f"`{str(key)[:80]}` is no id; expected 0 to 255", path, remedy)
     return key
 
 
@@ -147,14 +156,23 @@ def _table(entries: dict[int, dict[str, Any]], ignored: Any, path: Path) -> Clas
     names = tuple(entry["name"] for entry in entries.values())
     if len(set(names)) < len(names):
         raise PipaError("two classes have the same name", path)
-    for item in ignored if isinstance(ignored, list) else [ignored]:
-        if isinstance(item, list):
-            colours[_colour(item, path)] = IGNORE_INDEX
-        else:
-            ids[_id(item, path)] = IGNORE_INDEX
+    _ignore(ignored if isinstance(ignored, list) else [ignored], ids, colours, path)
+    if not names:
+        raise PipaError("holds no classes", path, _EXAMPLE)
     groups = tuple(tuple(entry.get("cityscapes", [])) for entry in entries.values())
     space = LabelSpace(names, tuple(shown), groups if any(groups) else ())
     return ClassTable(space, ids, colours, str(path))
+
+
+def _ignore(items: list[Any], ids: dict[int, int], colours: dict[Colour, int], path: Path) -> None:
+    """Enter the ids and colours that are no class into both tables."""
+    for item in items:
+        if isinstance(item, list):
+            colour = _colour(item, path)
+            if colours.setdefault(colour, IGNORE_INDEX) != IGNORE_INDEX:
+                raise PipaError(f"{list(colour)} is a class's colour, and under `ignore`", path)
+        elif ids.setdefault(_id(item, path, _IGNORED), IGNORE_INDEX) != IGNORE_INDEX:
+            raise PipaError(f"{item} is a class, and under `ignore`", path)
 
 
 def short(value: Any) -> str:

@@ -8,10 +8,16 @@ from pipa.data.crops import Size
 from pipa.data.dataset import Segmentation, open_labelled
 from pipa.data.find import find
 from pipa.data.rare_classes import class_counts
+from pipa.errors import PipaError
 
 
 def target_images(
-    target: str, count: int, *, format: str = "folder", resize: Size | None = None
+    target: str,
+    count: int,
+    *,
+    format: str = "folder",
+    resize: Size | None = None,
+    skipped: list[PipaError] | None = None,
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """A few images, spread over a data set whose labels are not looked for.
 
@@ -20,6 +26,7 @@ def target_images(
         count: How many, at most.
         format: Format of a path without one.
         resize: Scale each image to fit into this; None: as it is.
+        skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
         PipaError: A file is not where it should be, or unreadable.
@@ -28,14 +35,24 @@ def target_images(
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
     found = []
     for index in chosen:
-        image = images.load(index).image
+        try:
+            image = images.load(index).image
+        except PipaError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+            continue
         size = crops.fit_size(image.shape[:2], resize)
         found.append(np.asarray(crops.cut_image(image, size, (0, 0), size)))
     return found
 
 
 def source_pixels(
-    source: str, *, classes: str | None = None, format: str = "folder"
+    source: str,
+    *,
+    classes: str | None = None,
+    format: str = "folder",
+    skipped: list[PipaError] | None = None,
 ) -> Int[np.ndarray, " k"]:
     """Pixels of each class in all labels of a source.
 
@@ -43,15 +60,23 @@ def source_pixels(
         source: `[FORMAT[/SPLIT]:]PATH`.
         classes: The run's classes; None: the data set's own.
         format: Format of a path without one.
+        skipped: The list that faulty labels are added to; None: they are raised.
 
     Raises:
         PipaError: A label is faulty.
     """
     images, labels = open_labelled(source, classes, role="source", default=format)
-    return np.asarray(class_counts(images, labels.names).pixels.sum(axis=0))
+    return np.asarray(class_counts(images, labels.names, skipped).pixels.sum(axis=0))
 
 
-def brightness_gap(source: str, target: str, *, format: str = "folder", count: int = 16) -> float:
+def brightness_gap(
+    source: str,
+    target: str,
+    *,
+    format: str = "folder",
+    count: int = 16,
+    skipped: list[PipaError] | None = None,
+) -> float:
     """How far apart the brightness of two data sets is, in standard deviations of their pixels.
 
     Streets and CamVid 0.03, Streets' game and camera up to 0.4, fluorescence and stain 5.9.
@@ -61,13 +86,14 @@ def brightness_gap(source: str, target: str, *, format: str = "folder", count: i
         target: The same.
         format: Format of a path without one.
         count: How many images of each are looked at.
+        skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
         PipaError: A file is not where it should be, or unreadable.
     """
     means, variances = [], []
     for spec in (source, target):
-        images = target_images(spec, count, format=format)
+        images = target_images(spec, count, format=format, skipped=skipped)
         grey = np.concatenate([image.mean(axis=2).ravel() for image in images])
         means.append(grey.mean())
         variances.append(grey.var())

@@ -1,30 +1,33 @@
 """Prediction for files, folders, globs and videos, written as pictures.
 
-Every file appears whole or not at all. `Segmenter.predict` slides windows and averages them.
+Images are read ahead and written by threads, while the network labels those of one size together;
+what waits in between is bounded, so memory stays flat. Every file appears whole or not at all.
 """
 
-import glob
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from pipa.classes import Colour
-from pipa.errors import PipaError
-from pipa.files.images import IMAGE_SUFFIXES, read_image, write_png
-from pipa.files.paint import colourise, distinct_colours, overlay
+from pipa.deploy.labeller import Answer, Labeller
+from pipa.deploy.outputs import DEFAULT, IN_VIDEOS, KINDS, Painter
+from pipa.deploy.plan import Job, plan
+from pipa.deploy.video import VideoReader, VideoWriter
+from pipa.errors import PipaError, at_least
+from pipa.files.images import read_image
+from pipa.files.threads import available_cores
+from pipa.files.writing import replacing
 from pipa.models.segmenter import Segmenter
 
-KINDS = ("ids", "colour", "overlay")
-"""Kinds of output: PNG of class ids with a palette; RGB colours; colours over the image."""
-VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
-"""Suffixes of videos (lower case)."""
+Image = UInt8[np.ndarray, "h w 3"]
+Result = tuple[Path, list[Path]]
+"""An input and the files written for it."""
 
 
 def predict(
@@ -32,238 +35,238 @@ def predict(
     inputs: Sequence[str | Path],
     out: Path,
     *,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = DEFAULT,
     scale: float = 1.0,
     alpha: float = 0.5,
-) -> Iterator[tuple[Path, list[Path]]]:
-    """Label images of any size and videos; write OUT/KIND/NAME.png, one input at a time.
+    batch: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    resume: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
+    tick: Callable[[int], None] = lambda images: None,
+) -> "Predictions":
+    """Label images of any size and videos; write OUT/KIND/NAME.png, one input after the other.
 
     Folders below those of the inputs are kept, so that a/x.png and b/x.png do not collide; x.png
-    beside x.jpg become x.png.png and x.jpg.png. A video becomes OUT/overlay/NAME.mp4 only. All
-    inputs are found before the first is read; the outputs of an earlier run are never inputs.
+    beside x.jpg become x.png.png and x.jpg.png. A video becomes OUT/KIND/NAME.webm (VP9) for
+    those of the kinds overlay, colour and confidence that are asked for. All inputs are found
+    before the first is read; the outputs of an earlier run are never inputs.
 
     Args:
         model: The network; if its `labels` are None, colours are made up.
         inputs: Images, videos, folders of them (searched at any depth), or glob patterns.
         out: Folder to write to; it is made. Older files of the same names are replaced.
-        kinds: The kinds of output for images, some of `KINDS`.
+        kinds: The kinds of output, some of `outputs.KINDS`.
         scale: Factor by which images are resized for the network; outputs keep the input's size.
         alpha: Weight of the class's colour in an overlay, 0..1.
+        batch: Consecutive images of one size, or frames, that go through the network together;
+            None: 1 on a CPU, else 8.
+        shard: (i, n), 1 <= i <= n: every n-th input from the i-th on, for n machines.
+        resume: Leave out the inputs whose outputs are all there.
+        on_error: "stop" at an input that cannot be read, or "skip" it: `faults` lists those.
+        tick: Called with the number of images and frames that were labelled since the last call.
 
-    Yields:
-        Each input and the files written for it.
+    Returns:
+        An iterator over each input and the files written for it; it does the work.
 
     Raises:
-        PipaError: An input is missing or unreadable, or an output cannot be written.
+        PipaError: An option is not possible, an input is missing or (from the iterator) cannot be
+            read, or an output cannot be written.
     """
-    unknown = set(kinds) - set(KINDS)
-    if unknown or not kinds:
-        raise PipaError(f"kinds {sorted(unknown)}; expected some of {', '.join(KINDS)}", "kinds")
-    if not 0 < scale < float("inf"):
-        raise PipaError(f"{scale}; expected a number above 0", "scale")
-    labeller = Labeller(model, scale, alpha)
-    jobs = plan(inputs, out)
-    _make_folder(out)
-    return (
-        (
-            job.source,
-            _video(labeller, job, out) if job.is_video else _image(labeller, job, out, kinds),
-        )
-        for job in jobs
+    painter = Painter(model, kinds, alpha)
+    labeller = Labeller(
+        model,
+        scale=scale,
+        confidence="confidence" in kinds,
+        probabilities="probabilities" in kinds,
     )
+    if batch is None:
+        batch = 1 if model.mean.device.type == "cpu" else 8
+    at_least(1, batch, "batch")
+    found = plan(inputs, out, shard=shard)
+    _make_folder(out)
+    jobs = [job for job in found.jobs if not (resume and _is_done(job, out, painter.kinds))]
+    return Predictions(jobs, found.ignored, _Work(labeller, painter, out, tick, batch), on_error)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One input and the name of its outputs, relative to OUT/KIND, without a suffix."""
+class Predictions(Iterator[Result]):
+    """Yields each input and the files written for it, in order; labels them as it is asked to.
 
-    source: Path
-    name: Path
-
-    @property
-    def is_video(self) -> bool:
-        """Whether the suffix is that of a video."""
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
-
-    def output(self, out: Path, kind: str, suffix: str) -> Path:
-        """Return the path of one kind of output."""
-        return out / kind / self.name.parent / f"{self.name.name}{suffix}"
-
-
-class Labeller:
-    """A network with the colours of its classes and the scale at which it sees images."""
-
-    def __init__(self, model: Segmenter, scale: float, alpha: float) -> None:
-        known = model.labels
-        self.colours: Sequence[Colour] = (
-            distinct_colours(model.num_classes) if known is None else known.colours
-        )
-        self.model, self.scale, self.alpha = model, scale, alpha
-
-    def ids(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Predict class ids at the image's size."""
-        if self.scale == 1:
-            return self.model.predict(image)
-        height, width = image.shape[:2]
-        size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        interpolation = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-        seen = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
-        ids = cv2.resize(self.model.predict(seen), (width, height), interpolation=cv2.INTER_NEAREST)
-        return np.asarray(ids, np.uint8)
-
-    def overlay(
-        self, image: UInt8[np.ndarray, "h w 3"], ids: UInt8[np.ndarray, "h w"]
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Blend the colours of the classes into the image."""
-        return overlay(image, ids, self.colours, self.alpha)
-
-
-def plan(inputs: Sequence[str | Path], out: Path) -> list[Job]:
-    """Find all files and name their outputs; inputs keep their order, a folder is sorted.
-
-    Raises:
-        PipaError: An input does not exist, or a folder or pattern has no images or videos.
+    Args:
+        jobs: The inputs.
+        ignored: Files beside them that are neither an image nor a video.
+        work: What to do with each.
+        on_error: "stop" at an input that cannot be read, or "skip" it.
     """
-    found: dict[Path, Path] = {}
-    roots = []
-    for given in inputs:
-        root, files = _expand(Path(given), out)
-        roots.append(root)
-        found |= {Path(os.path.abspath(file)): file for file in files}
-    base = os.path.commonpath(roots) if roots else ""
-    names = {path: Path(os.path.relpath(path, base)) for path in found}
-    stems = Counter(name.with_suffix("") for name in names.values())
-    return [
-        Job(found[path], name if stems[name.with_suffix("")] > 1 else name.with_suffix(""))
-        for path, name in names.items()
-    ]
 
+    def __init__(
+        self, jobs: Sequence[Job], ignored: list[Path], work: "_Work", on_error: str
+    ) -> None:
+        self.jobs, self.ignored = jobs, ignored
+        self.faults: list[PipaError] = []
+        """One error for each input that was skipped so far."""
+        self._work, self._stop = work, on_error == "stop"
+        self._results = self._run()
 
-def _expand(given: Path, out: Path) -> tuple[Path, list[Path]]:
-    """Return the absolute folder to which an input's names are relative, and its files."""
-    absolute = Path(os.path.abspath(given))
-    if given.is_file():
-        return absolute.parent, [given]
-    if given.is_dir():
-        files = _media(given, out)
-        if not files:
-            raise PipaError("no images or videos in this folder", given, _SUFFIXES)
-        return absolute, files
-    if not glob.has_magic(str(given)):
-        raise PipaError("no such file or folder", given)
-    matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
-    files = [match for match in matches if match.is_file() and _is_medium(match)]
-    if not files:
-        raise PipaError("no images or videos match this pattern", given, _SUFFIXES)
-    parents = [os.path.dirname(os.path.abspath(file)) for file in files]
-    return Path(os.path.commonpath(parents)), files
+    def __next__(self) -> Result:
+        return next(self._results)
 
+    def count(self) -> int:
+        """Return the number of images and frames, as far as the files of the videos tell."""
+        return sum(_frames(job.source) if job.is_video else 1 for job in self.jobs)
 
-_SUFFIXES = f"Looked for {' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}."
-
-
-def _media(folder: Path, out: Path) -> list[Path]:
-    """List images and videos at any depth, but not hidden files and the outputs of `predict`."""
-    ours = {Path(os.path.abspath(out / kind)) for kind in KINDS}
-    inside = not ours.isdisjoint(_with_parents(folder))
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if _is_medium(file) and file.is_file()
-        if inside or ours.isdisjoint(_with_parents(file))
-    ]
-
-
-def _with_parents(path: Path) -> set[Path]:
-    absolute = Path(os.path.abspath(path))
-    return {absolute, *absolute.parents}
-
-
-def _is_medium(file: Path) -> bool:
-    suffix = file.suffix.lower()
-    return not file.name.startswith(".") and suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-
-
-def _image(labeller: Labeller, job: Job, out: Path, kinds: Sequence[str]) -> list[Path]:
-    image = read_image(job.source)
-    ids = labeller.ids(image)
-    written = []
-    for kind in kinds:
-        path = job.output(out, kind, ".png")
-        _make_folder(path.parent)
-        if kind == "ids":
-            write_png(path, ids, palette=np.asarray(labeller.colours, np.uint8))
-        elif kind == "colour":
-            write_png(path, colourise(ids, labeller.colours))
+    def _run(self) -> Iterator[Result]:
+        pool = ThreadPoolExecutor(available_cores())
+        written: deque[tuple[Path, Future[list[Path]]]] = deque()
+        work = self._work
+        try:
+            with closing(self._batches(pool)) as batches:
+                for jobs, images in batches:
+                    if images:
+                        answers = work.label(images)
+                        for job, image, answer in zip(jobs, images, answers, strict=True):
+                            done = pool.submit(work.write, job, image, answer)
+                            written.append((job.source, done))
+                    else:
+                        yield from _finished(written, 0)
+                        yield from self._video(jobs[0])
+                    yield from _finished(written, work.batch)
+        except PipaError:
+            yield from _finished(written, 0)
+            raise
         else:
-            write_png(path, labeller.overlay(image, ids))
-        written.append(path)
-    return written
+            yield from _finished(written, 0)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batches(
+        self, pool: ThreadPoolExecutor
+    ) -> Generator[tuple[list[Job], list[Image]], None, None]:
+        """Yield consecutive images of one size; a video is alone, and has no image."""
+        jobs: list[Job] = []
+        images: list[Image] = []
+        for job, reading in _ahead(pool, self.jobs, 2 * self._work.batch + 2):
+            try:
+                image = reading.result()
+            except PipaError as error:
+                if self._stop:
+                    if jobs:
+                        yield jobs, images
+                    raise
+                self.faults.append(error)
+                continue
+            fits = image is not None and all(image.shape == other.shape for other in images)
+            if jobs and (not fits or len(jobs) == self._work.batch):
+                yield jobs, images
+                jobs, images = [], []
+            if image is None:
+                yield [job], []
+            else:
+                jobs, images = [*jobs, job], [*images, image]
+        if jobs:
+            yield jobs, images
+
+    def _video(self, job: Job) -> Iterator[Result]:
+        try:
+            yield job.source, self._work.video(job)
+        except PipaError as error:
+            if self._stop or error.where != job.source:
+                raise
+            self.faults.append(error)
 
 
-def _video(labeller: Labeller, job: Job, out: Path) -> list[Path]:
-    path = job.output(out, "overlay", ".mp4")
-    _make_folder(path.parent)
-    part = path.with_name(
-        f".{path.name}.{os.getpid()}.part.mp4"
-    )  # the suffix decides the container
+class _Work:
+    """What is done with one input: reading, labelling, writing."""
+
+    def __init__(
+        self,
+        labeller: Labeller,
+        painter: Painter,
+        out: Path,
+        tick: Callable[[int], None],
+        batch: int,
+    ) -> None:
+        self.labeller, self.painter, self.out = labeller, painter, out
+        self.tick, self.batch = tick, batch
+
+    def label(self, images: Sequence[Image]) -> list[Answer]:
+        answers = self.labeller(images)
+        self.tick(len(images))
+        return answers
+
+    def write(self, job: Job, image: Image, answer: Answer) -> list[Path]:
+        paths = _outputs(job, self.out, self.painter.kinds)
+        for kind, path in paths.items():
+            _make_folder(path.parent)
+            self.painter.write(path, kind, image, answer)
+        return list(paths.values())
+
+    def video(self, job: Job) -> list[Path]:
+        paths = _outputs(job, self.out, self.painter.kinds)
+        if not paths:
+            remedy = f"Ask for {', '.join(IN_VIDEOS)}."
+            raise PipaError("a video has no outputs of these kinds", job.source, remedy)
+        try:
+            with VideoReader(job.source) as reader, ExitStack() as stack:
+                sinks: dict[str, VideoWriter] = {}
+                for kind, path in paths.items():
+                    _make_folder(path.parent)
+                    part = stack.enter_context(replacing(path))
+                    sinks[kind] = stack.enter_context(VideoWriter(part, reader.rate))
+                self._label_frames(iter(reader), sinks)
+        except OSError as error:
+            problem = f"its video cannot be written ({error.strerror})"
+            raise PipaError(problem, self.out, "Choose another --out.") from error
+        return list(paths.values())
+
+    def _label_frames(self, frames: Iterator[Image], sinks: dict[str, VideoWriter]) -> None:
+        while images := list(islice(frames, self.batch)):
+            for image, answer in zip(images, self.label(images), strict=True):
+                for kind, sink in sinks.items():
+                    sink.write(self.painter.picture(kind, image, answer))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, jobs: Sequence[Job], depth: int
+) -> Iterator[tuple[Job, "Future[Image | None]"]]:
+    """Read images in threads, at most `depth` of them before they are asked for."""
+    waiting: deque[tuple[Job, Future[Image | None]]] = deque()
+    for job in jobs:
+        waiting.append((job, pool.submit(_read, job)))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _read(job: Job) -> Image | None:
+    return None if job.is_video else read_image(job.source)
+
+
+def _finished(written: deque[tuple[Path, "Future[list[Path]]"]], left: int) -> Iterator[Result]:
+    """Wait for all but the last few inputs whose outputs are being written."""
+    while len(written) > left:
+        source, paths = written.popleft()
+        yield source, paths.result()
+
+
+def _outputs(job: Job, out: Path, kinds: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each output of an input; those of a video may be none."""
+    if job.is_video:
+        return {kind: job.output(out, kind, ".webm") for kind in kinds if kind in IN_VIDEOS}
+    return {kind: job.output(out, kind, KINDS[kind]) for kind in kinds}
+
+
+def _is_done(job: Job, out: Path, kinds: Sequence[str]) -> bool:
+    paths = _outputs(job, out, kinds).values()
+    return bool(paths) and all(path.is_file() for path in paths)
+
+
+def _frames(path: Path) -> int:
     try:
-        with closing(_Reader(job.source)) as frames, closing(_Writer(part, frames.rate)) as sink:
-            for frame in frames:
-                sink.write(labeller.overlay(frame, labeller.ids(frame)))
-        if not frames.count:
-            raise PipaError(
-                "no frame could be read; the file is not a video, or broken", job.source
-            )
-        part.replace(path)
-    except OSError as error:
-        raise PipaError(f"cannot be written ({error.strerror})", path) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return [path]
-
-
-class _Reader:
-    """Frames of a video file as RGB."""
-
-    def __init__(self, path: Path) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our error says the same
-        self.capture = cv2.VideoCapture(str(path))
-        rate = self.capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if rate > 0 else 25.0
-        self.count = 0
-
-    def __iter__(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-        while True:
-            ok, frame = self.capture.read()
-            if not ok:
-                return
-            self.count += 1
-            yield np.ascontiguousarray(frame[..., ::-1])
-
-    def close(self) -> None:
-        self.capture.release()
-
-
-class _Writer:
-    """A video file whose size is that of the first frame."""
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = path, rate
-        self.sink: cv2.VideoWriter | None = None
-
-    def write(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
-        if self.sink is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            size = (frame.shape[1], frame.shape[0])
-            self.sink = cv2.VideoWriter(str(self.path), code, self.rate, size)
-            if not self.sink.isOpened():
-                raise PipaError("cannot be written as a video", self.path.parent)
-        self.sink.write(np.ascontiguousarray(frame[..., ::-1]))
-
-    def close(self) -> None:
-        if self.sink is not None:
-            self.sink.release()
+        with VideoReader(path) as reader:
+            return reader.estimate
+    except PipaError:  # it is reported when its turn comes
+        return 1
 
 
 def _make_folder(folder: Path) -> None:

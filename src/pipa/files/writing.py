@@ -40,11 +40,18 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Lend a temporary file beside `path` that takes its place if the block ends well.
 
+    What is there and no file stays: the user may be root, and the place `/dev/stdout`.
+
     Args:
         path: The file to write; on an error it stays as it was.
         durable: Whether the bytes must be on the disk before the file takes its place, so that a
             power failure leaves the old file or the new one; this waits for the disk.
+
+    Raises:
+        PipaError: The place is a folder, a device, or nameless.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise PipaError("cannot be written (it is no file)", path, "Choose another place.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -1,14 +1,14 @@
 """Patch-wise contrast between two overlapping crops of target images (PiPa, `L_Patch`).
 
-The same place seen in two crops is the positive; negatives are rows of a bank. Moving the second
-crop onto the first one's grid is here; the softmax is in `info_nce` and `bank_mass`; the projection
+The same place seen in two crops is the positive; negatives are rows of a bank. Finding the second
+crop's cell of a place is here; the softmax is in `info_nce` and `bank_mass`; the projection
 head and the bank belong to `PatchTerm`.
 """
 
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from pipa.losses.bank_mass import bank_mass
@@ -30,6 +30,7 @@ def patch_contrast(
     second_confidence: Float[Tensor, " n"],
     temperature: float = 0.1,
     threshold: float = 0.9,
+    mutual: bool = False,
 ) -> Float[Tensor, ""]:
     """`L_Patch` of places that two crops share, in both directions, computed in float32.
 
@@ -51,6 +52,8 @@ def patch_contrast(
         second_confidence: The same of the second crop.
         temperature: tau.
         threshold: Confidence that the surer crop must have.
+        mutual: Each crop learns from the other, whatever the confidences: for crops that share
+            their labels, so that neither is surer.
 
     Returns:
         Loss of the first crop plus loss of the second, each a mean over the places where that
@@ -59,6 +62,10 @@ def patch_contrast(
     first_learns = first_confidence < second_confidence
     second_learns = second_confidence < first_confidence  # where both are equal, neither does
     sure = torch.maximum(first_confidence, second_confidence) > threshold
+    if mutual:
+        one = place_loss(first, second, bank, first_label, bank_label, temperature)
+        other = place_loss(second, first, bank, second_label, bank_label, temperature)
+        return masked_mean(one, sure) + masked_mean(other, sure)
     at_first = first_learns[:, None]
     loss = place_loss(
         torch.where(at_first, first, second),
@@ -89,19 +96,19 @@ def place_loss(
 
 
 def align(
-    second: Float[Tensor, "b c h w"], shift: Int[Tensor, "b 2"], flipped: Bool[Tensor, "b 2"]
-) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]]:
-    """Bring the second crop's features to the grid of the first one, as the first is stored.
+    second: Shaped[Tensor, "b c h w"], shift: Int[Tensor, "b 2"], flipped: Bool[Tensor, "b 2"]
+) -> tuple[Shaped[Tensor, "b c h w"], Bool[Tensor, "b h w"]]:
+    """Bring values of the second crop to the grid of the first one, as the first is stored.
 
     Args:
-        second: Features of the second crop, as it is stored.
+        second: Features, or numbers of cells, of the second crop, as it is stored.
         shift: Rows and columns from the first crop's corner to the second's, in cells
             (`CropPair.shift` over the stride).
         flipped: Whether the first, and the second, crop is stored mirrored.
 
     Returns:
-        The second crop's feature at each cell of the first, and whether the second sees that
-        place; where it does not, the feature is some other place's.
+        The second crop's value at each cell of the first, and whether the second sees that
+        place; where it does not, the value is some other place's.
     """
     h, w = second.shape[-2:]
     first_flipped, second_flipped = flipped[:, :, None, None].unbind(dim=1)

@@ -147,7 +147,7 @@ def _recognise(pretrained: str | Path) -> tuple[Any, list[int]]:
     try:
         config = AutoConfig.from_pretrained(str(pretrained))
         kind, stages = MODEL_FOR_BACKBONE_MAPPING[type(config)], config.stage_names
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a config.json may be wrong in any way
         raise PipaError("is not a backbone of transformers", pretrained) from error
     return kind, [1, 2, 3, 4] if len(stages) == LEVELS + 1 else [len(stages) - 1]
 

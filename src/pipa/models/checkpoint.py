@@ -50,6 +50,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def checkpoints_of(run: Path) -> list[Path]:
+    """List the checkpoints that a run goes on from, the newest first; the list may be empty."""
+    folder = run / "checkpoints"
+    by_step = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
+    return [file for file in (folder / "last.ckpt", *reversed(by_step)) if file.is_file()]
+
+
 def build_with(
     build: Callable[[], Segmenter], state: Mapping[str, Tensor], where: Path
 ) -> Segmenter:

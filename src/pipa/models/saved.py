@@ -4,9 +4,10 @@
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from pipa.classes import LabelSpace
 from pipa.errors import PipaError
 from pipa.models import mmseg
 from pipa.models.build import create_segmenter
-from pipa.models.checkpoint import build_with, read_checkpoint
+from pipa.models.checkpoint import build_with, checkpoints_of, read_checkpoint
+from pipa.models.hub import FILES, download, is_hub_name
 from pipa.models.mmseg import Weights
 from pipa.models.segmenter import Segmenter
+
+log = logging.getLogger("pipa")
 
 
 def save_segmenter(
@@ -28,6 +32,7 @@ def save_segmenter(
     labels: LabelSpace | None = None,
     *,
     metadata: Mapping[str, Any] | None = None,
+    card: str | None = None,
 ) -> None:
     """Write `model.safetensors` and `config.json`, both or neither.
 
@@ -36,6 +41,7 @@ def save_segmenter(
         folder: The folder to write; a saved network in it is replaced.
         labels: Names and colours of the classes; None: those of `model`.
         metadata: Further facts to keep, for JSON.
+        card: Text of a README.md to write beside them; an older one is replaced.
 
     Raises:
         PipaError: The folder has other contents, or cannot be written.
@@ -49,7 +55,8 @@ def save_segmenter(
         "labels": None if known is None else _plain(known),
         "metadata": dict(metadata or {}),
     }
-    if folder.exists() and not _holds_only_ours(folder):
+    names = FILES if card is None else (*FILES, "README.md")
+    if folder.exists() and not _holds_only(folder, names):
         raise PipaError("is there already, and not a saved network", folder, "Name another folder.")
     # A folder beside it takes the weights first, so that a full disk leaves no partial network.
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -59,6 +66,8 @@ def save_segmenter(
         save_file(state, fresh / "model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=1, ensure_ascii=False)
         (fresh / "config.json").write_text(text + "\n", encoding="utf-8")
+        if card is not None:
+            (fresh / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
@@ -68,11 +77,8 @@ def save_segmenter(
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _holds_only_ours(folder: Path) -> bool:
-    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {
-        "config.json",
-        "model.safetensors",
-    }
+def _holds_only(folder: Path, names: Sequence[str]) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= set(names)
 
 
 def _plain(labels: LabelSpace) -> dict[str, Any]:
@@ -86,14 +92,24 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
     """Read a network, in evaluation mode; it has `labels` if it was saved with them.
 
     Args:
-        path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, or a `.pth` of the
-            authors of DAFormer, HRDA, MIC or PiPa.
+        path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, a `.pth` of the
+            authors of DAFormer, HRDA, MIC or PiPa, or `user/model` on the Hugging Face Hub.
         weights: The network to read from a checkpoint: the student, or its moving average.
 
     Raises:
         PipaError: The path holds no network, or one that is damaged or incomplete.
+
+    Example:
+        >>> model = pipa.load_segmenter("runs/mine")
+        >>> model.labels.names
+        ('ground', 'water', 'forest')
+        >>> ids = model.predict("photo.jpg")  # class ids, uint8, (h, w)
+        >>> ids.shape
+        (48, 64)
     """
     path = Path(path)
+    if is_hub_name(path):
+        path = download(path.as_posix())
     try:
         return _load(path, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -102,7 +118,7 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
 
 
 def _load(path: Path, weights: Weights) -> Segmenter:
-    if path.name in ("config.json", "model.safetensors"):
+    if path.name in FILES:
         path = path.parent
     if path.is_dir():
         return _load_folder(path, weights).eval()
@@ -113,16 +129,16 @@ def _load(path: Path, weights: Weights) -> Segmenter:
 
 
 def _load_folder(folder: Path, weights: Weights) -> Segmenter:
-    if not (folder / "config.json").exists() and (folder / "model/config.json").exists():
-        folder = folder / "model"
+    if not (folder / "config.json").exists():
+        unfinished = not (folder / "model/config.json").exists()
+        if (unfinished or weights == "teacher") and checkpoints_of(folder):
+            return _load_newest(folder, weights)
+        folder = folder if unfinished else folder / "model"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PipaError(
-            "holds no network",
-            folder,
-            "It needs a config.json; of a run that did not end, give checkpoints/last.ckpt.",
-        ) from error
+        remedy = "It needs a config.json, or checkpoints/last.ckpt of a run that did not end."
+        raise PipaError("holds no network", folder, remedy) from error
     if not isinstance(config, dict) or config.get("format") != "pipa-segmenter":
         raise PipaError(
             "its config.json is not of a pipa network",
@@ -141,6 +157,23 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
     model = build_with(lambda: create_segmenter(**config["segmenter"]), state, file)
     model.labels = _label_space(config["labels"])
     return model
+
+
+def _load_newest(run: Path, weights: Weights) -> Segmenter:
+    """Load from the newest checkpoint of a run that can be read; say which."""
+    faults = []
+    for file in checkpoints_of(run):
+        try:
+            content = read_checkpoint(file)
+            model = _load_run(content, file, weights)
+        except PipaError as error:
+            faults.append(error)
+            continue
+        said = f"{faults[0]} " if faults else ""
+        step = content.get("global_step", "unknown")
+        log.warning("%sThe %s is of %s, step %s", said, weights, file, step)
+        return model
+    raise faults[0]
 
 
 def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segmenter:
@@ -163,6 +196,8 @@ def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
     if plain is None:
         return None
     colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
+    if not all(0 <= value <= 255 for colour in colours for value in colour):
+        raise ValueError("a colour is not three numbers from 0 to 255")
     return LabelSpace(tuple(plain["names"]), colours)
 
 

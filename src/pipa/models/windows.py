@@ -81,11 +81,16 @@ def average_windows(
     count = image.new_zeros(image.shape[-2] // cell, image.shape[-1] // cell)
     for first in range(0, len(boxes), step):
         group = boxes[first : first + step]
-        answers = function(torch.cat([image[..., *box] for box in group])).chunk(len(group))
+        crops = torch.cat([image[..., *box] for box in group])
+        logits = function(crops)
+        # Not `chunk`, whose result would fix the number of images in an exported network.
+        answers = logits.reshape(len(group), image.shape[0], *logits.shape[1:])
+        if len(boxes) == 1:
+            return answers[0].to(torch.promote_types(answers.dtype, torch.float32))
         if total is None:
             # Half precision would round at every window; float64 stays float64.
-            dtype = torch.promote_types(answers[0].dtype, torch.float32)
-            total = answers[0].new_zeros(*answers[0].shape[:2], *count.shape, dtype=dtype)
+            dtype = torch.promote_types(answers.dtype, torch.float32)
+            total = answers.new_zeros(*answers.shape[1:3], *count.shape, dtype=dtype)
         for box, answer in zip(group, answers, strict=True):
             cells = shrink(box, cell)
             total[..., *cells] += answer

@@ -9,13 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from packaging.version import InvalidVersion, Version
 
 from pipa.errors import PipaError
 from pipa.files.writing import replacing
-from pipa.models.checkpoint import read_checkpoint
+from pipa.models.checkpoint import checkpoints_of, read_checkpoint
 
 log = logging.getLogger("pipa")
+
+PARTS = {
+    "global_step": int,
+    "state_dict": dict,
+    "optimizer_states": list,
+    "loops": dict,
+    "callbacks": dict,
+}
+"""What a checkpoint must hold for a training to go on from it."""
 
 
 class DurableCheckpoints(TorchCheckpointIO):
@@ -48,13 +59,18 @@ class DurableCheckpoints(TorchCheckpointIO):
 
 @contextmanager
 def in_one_line(run: Path) -> Iterator[None]:
-    """Turn an error of the file system into one line: the metrics fill a disk, too.
+    """Turn an error of the file system, or of the trainer's options, into one line.
+
+    Metrics fill a disk, too; and some options the trainer refuses only as it starts.
 
     Raises:
-        PipaError: Something could not be read or written.
+        PipaError: Something could not be read or written, or the trainer refuses its options.
     """
     try:
         yield
+    except MisconfigurationException as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
     except OSError as error:
         problem = f"cannot be read or written ({error.strerror or error})"
         remedy = (
@@ -77,11 +93,8 @@ def newest_checkpoint(run: Path) -> Path | None:
     Raises:
         PipaError: All checkpoints are damaged.
     """
-    folder = run / "checkpoints"
-    by_step = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
-    files = [file for file in (folder / "last.ckpt", *reversed(by_step)) if file.is_file()]
     faults = []
-    for file in files:
+    for file in checkpoints_of(run):
         try:
             refuse_damaged(file)
         except PipaError as error:
@@ -109,6 +122,12 @@ def refuse_damaged(file: Path) -> None:
         raise PipaError("is damaged", file) from error
     if broken is not None:
         raise PipaError(f"is damaged (in {broken})", file)
-    missing = {"global_step", "state_dict", "optimizer_states", "loops", "callbacks"} - set(content)
-    if missing:
-        raise PipaError(f"holds no state of a training ({min(missing)} is missing)", file)
+    try:
+        Version(content["pytorch-lightning_version"])
+    except (KeyError, TypeError, InvalidVersion) as error:
+        raise PipaError(
+            "holds no state of a training (of no version of Lightning)", file
+        ) from error
+    for part, kind in PARTS.items():
+        if not isinstance(content.get(part), kind):
+            raise PipaError(f"holds no state of a training ({part} is missing or wrong)", file)

@@ -24,16 +24,18 @@ from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from pipa.data.module import UDAData, labelled_images
+from pipa.data.loading import labelled_images
+from pipa.data.module import UDAData
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import evaluate
-from pipa.evaluate.report import write_report
-from pipa.evaluate.scores import Result, comparison_table, display_name
+from pipa.evaluation.evaluate import evaluate
+from pipa.evaluation.report import write_report
+from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
+from pipa.run.ending import Run
 from pipa.run.folder import clear, foreign_files
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions
-from pipa.run.train import Run, train
+from pipa.run.train import train
 from pipa.uda.optim import Optim
 from pipa.uda.terms import PairCrossEntropy, PatchTerm, PixelTerm, Term
 
@@ -131,7 +133,7 @@ def run_one(
     write_text(out / MARK, json.dumps({"seed": seed, "steps": steps}))
     callbacks = [ProgressCallback(name, messages)]
     run = run_method(out, name, seed=seed, steps=steps, callbacks=callbacks)
-    result = evaluate(run.student, HELD_OUT, quiet=True)
+    result = evaluate(run.model, HELD_OUT, quiet=True)
     keep_score(out, result)
     write_report([out], out / "report.html")
     return result
@@ -173,7 +175,6 @@ def run_method(
         "target": STREETS,
         "validation": STREETS,
         "crop": (96, 128),
-        "pair_crop": (96, 128),
         "batch_size": 4,
         "workers": 0,
     }
@@ -187,7 +188,11 @@ def run_method(
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    settings = {"data": data, "student": {"name": "small"}, "method": asdict(method)}
+    settings: dict[str, Any] = {
+        "data": data,
+        "student": {"name": "small"},
+        "method": asdict(method),
+    }
     settings |= {"terms": [term.name for term in terms], "optim": asdict(optim)}
     return train(
         out,

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import refuse_other_images, scored_on
+from pipa.evaluation.runs import refuse_other_images, scored_on
 from pipa.files.threads import available_cores
 from pipa.run.options import add_sections, as_text, build_sections, spelled_out
 from pipa.run.recipes import RECIPES

@@ -23,9 +23,9 @@ from torch import Tensor
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import score_images
-from pipa.evaluate.judge import Judgement, Verdict, judge
-from pipa.evaluate.scores import Result
+from pipa.evaluation.evaluate import score_images
+from pipa.evaluation.judge import Judgement, Verdict, judge
+from pipa.evaluation.scores import Result
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval
@@ -120,9 +120,10 @@ def judge_for(
     if data.target is None:
         remedy = "Leave it out, or take a method that adapts."
         raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    same: dict[str, Any] = {"format": data.format, "skipped": data.skippable}
     return Judge(
-        target_images(data.target, count, format=data.format, resize=data.target_resize),
-        source_pixels(data.source, classes=data.classes, format=data.format),
+        target_images(data.target, count, resize=data.target_resize, **same),
+        source_pixels(data.source, classes=data.classes, **same),
         start=method.start,
         every=validation_interval(trainer),
     )

@@ -1,23 +1,33 @@
 """Experiment files: their sections are signatures, so that `--help` and YAML agree with code."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
+import torch
 import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
-from pipa.evaluate.runs import flat
+from pipa.evaluation.runs import flat
+from pipa.files.plain_yaml import read_yaml
+from pipa.files.threads import available_cores
+from pipa.models.build import create_segmenter
+from pipa.models.segmenter import Segmenter
 from pipa.run.recipes import MethodOptions, chosen_terms
+from pipa.run.resuming import refuse_other_options
+from pipa.run.speed import Speed
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The experiment files that are installed with pipa."""
 OURS = {
     "logger",
     "callbacks",
@@ -34,14 +44,16 @@ OURS = {
     "reload_dataloaders_every_n_epochs",
 }
 """Arguments of Lightning's trainer that pipa sets itself."""
-
-
+SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
+"""Names of the sections."""
+TRAINER = {"max_steps": 40_000, "enable_model_summary": False}
+"""Arguments of Lightning's trainer that have another default here; the length is DAFormer's."""
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
-
-
-MOST_RATE = 1e20
-"""The largest learning rate; with its factors, more is no number in float32."""
+MOST_RATE, MOST_FACTOR = 1e20, 1e10
+"""The largest learning rate, and its factors'; with them, more is no number in float32."""
+LARGEST = 2**53
+"""The largest whole number of any option; torch and Lightning fail in many ways at larger ones."""
 
 
 @dataclass
@@ -72,11 +84,29 @@ class StudentOptions:
         return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
+def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
+    """The network of the `student:` section.
+
+    Raises:
+        PipaError: The name, the weights or an option is none that a network can be built with.
+    """
+    options = student.options or {}
+    try:
+        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if not options:
+            raise
+        reason = " ".join(str(error).split())
+        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
+
+
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
+    words = spelled_out(given)
+    refuse_no_yaml(words)
     try:
-        config = parser.parse_args(spelled_out(given))
+        config = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
         raise PipaError(f"is no YAML ({error})", "the experiment file") from error
     options = build_sections(parser, config)
@@ -85,8 +115,34 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
         refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
     resume = config.pop("resume")  # of this call only
     text = as_text(parser, config)
-    own = {"out": out, "seed": config.seed, "judge": config.judge}
+    speed = Speed(config.compile, config.checkpoint, config.accumulate)
+    own = {"out": out, "seed": config.seed, "judge": config.judge, "speed": speed}
     return {**options, **own, "resume": resume, "config": text}
+
+
+def refuse_no_yaml(words: list[str]) -> None:
+    """Read the experiment files once, strictly, before jsonargparse does.
+
+    Raises:
+        PipaError: A file is none.
+    """
+    for option, word in zip(["", *words], words, strict=False):
+        name = word if option == "--config" else word.partition("--config=")[2]
+        if name and os.path.isfile(name):
+            refuse_wrong_file(Path(name))
+
+
+def refuse_wrong_file(file: Path) -> None:
+    """Read an experiment file; its sections must hold options.
+
+    Raises:
+        PipaError: It is no YAML, holds an option twice, or a section holds something else.
+    """
+    remedy = "It should look like the files in configs/."
+    content = read_yaml(file, remedy)
+    for section, value in content.items() if isinstance(content, dict) else ():
+        if section in SECTIONS and not isinstance(value, dict):
+            raise PipaError(f"`{section}` holds no options", file, remedy)
 
 
 def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
@@ -95,6 +151,7 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     Raises:
         PipaError: An option has an impossible value.
     """
+    refuse_large(config)
     refuse_impossible(config)
     built = parser.instantiate(config)
     config.method.momentum = built.method.momentum  # the file says which default was chosen
@@ -102,37 +159,6 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     sections["terms"] = chosen_terms(built.method, {name: getattr(built, name) for name in TERMS})
     sections["trainer"] = built.trainer.as_dict()
     return sections
-
-
-def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
-    """Refuse to resume a run with other options; only its speed and its length may change.
-
-    Raises:
-        PipaError: An option that changes the results differs.
-    """
-    try:
-        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # `train` reports the fault of the folder
-    free = ("out", "resume", "config", "data.workers", "data.cache")
-    changed = [
-        word
-        for name, word in differences(before, options)
-        if name not in free and not name.startswith("trainer.")
-    ]
-    if changed:
-        problem = f"was trained with other options ({'; '.join(changed[:4])})"
-        raise PipaError(problem, run, "Leave them as they were, or train anew with another --out.")
-
-
-def differences(before: Any, now: Any) -> list[tuple[str, str]]:
-    """List options that differ: the name, and a text with both values."""
-    old, new = flat(before), flat(now)
-    return [
-        (name, f"{name}: {old.get(name)}, now {new.get(name)}")
-        for name in sorted(old | new)
-        if old.get(name) != new.get(name)
-    ]
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:
@@ -156,13 +182,38 @@ def refuse_impossible(config: Any) -> None:
     if config.data.batch_size > MOST_IMAGES:
         problem = f"is {config.data.batch_size}, must be at most {MOST_IMAGES}"
         raise PipaError(problem, "--data.batch_size")
-    if not 0 <= config.optim.lr <= MOST_RATE:
-        raise PipaError(f"is {config.optim.lr}, must be 0 to {MOST_RATE:g}", "--optim.lr")
     every = config.trainer.val_check_interval
     if every is not None and (not isinstance(every, int) or every < 1):
         raise PipaError(
             f"is {every}", "--trainer.val_check_interval", "It counts steps: 1, 2, 3, ..."
         )
+
+
+def refuse_large(config: Any) -> None:
+    """Reject numbers that torch, Lightning or the machine cannot take.
+
+    Raises:
+        PipaError: A number is too large, or a factor is negative.
+    """
+    for name, value in flat(config.as_dict()).items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise PipaError(f"is {value}, which is too large", f"--{name}")
+    for name, value, most in (
+        ("seed", config.seed, 2**32 - 1),
+        ("optim.lr", config.optim.lr, MOST_RATE),
+        ("optim.head", config.optim.head, MOST_FACTOR),
+        ("optim.decay", config.optim.decay, MOST_FACTOR),
+        ("optim.power", config.optim.power, MOST_FACTOR),
+        ("method.momentum", config.method.momentum, 1),
+        ("masked.momentum", config.masked.momentum, 1),
+    ):
+        if value is not None and not 0 <= value <= most:
+            raise PipaError(f"is {value}, must be 0 to {most:.10g}", f"--{name}")
+    processes, most = str(config.trainer.devices), max(8, 2 * available_cores())
+    if processes.isdigit() and int(processes) > max(most, torch.cuda.device_count()):
+        raise PipaError(f"is {processes}; this machine has not so many", "--trainer.devices")
+    if str(config.trainer.precision).startswith("64"):
+        raise PipaError("is 64, and images are float32", "--trainer.precision")
 
 
 def add_sections(parser: "ArgumentParser") -> None:
@@ -174,6 +225,12 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--resume", type=bool, default=False, help=about)
     about = "target images by which to judge, without labels, whether adaptation helped; 0: none"
     parser.add_argument("--judge", type=int, default=0, help=about)
+    about = "compile backbone, heads and teacher; the first step takes minutes"
+    parser.add_argument("--compile", type=bool, default=False, help=about)
+    about = "compute the backbone's blocks again in the backward pass: less memory, more time"
+    parser.add_argument("--checkpoint", type=bool, default=False, help=about)
+    about = "parts of a batch that go through one after the other, before one update"
+    parser.add_argument("--accumulate", type=int, default=1, help=about)
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
@@ -188,18 +245,30 @@ def add_sections(parser: "ArgumentParser") -> None:
     )
     about = "end after so many validations without a better mIoU (or judge's score); 0: never"
     parser.add_argument("--trainer.patience", type=int, default=0, help=about)
-    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
+
+
+def experiment_file(name: str) -> str:
+    """Find an experiment file: one on disk, else the one of pipa with that name.
+
+    Args:
+        name: A path, or the name of a file in `pipa/configs`: `own_data_small`, or
+            `configs/own_data_small.yaml`.
+    """
+    own = CONFIGS / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
+    return str(own) if own.is_file() and not Path(name).is_file() else name
 
 
 def spelled_out(given: list[str]) -> list[str]:
-    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
+    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, bare switches.
 
     A later file overrides an earlier one.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [part for file in given[:options] for part in ("--config", file)]
+    files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
     words = [*files, *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
+    words = [f"{word}=true" if bare(words, i) else word for i, word in enumerate(words)]
     if "--resume" not in words:
         return words
     index = words.index("--resume")
@@ -211,3 +280,9 @@ def spelled_out(given: list[str]) -> list[str]:
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
     kept = [*words[:index], *words[index + 2 :]]
     return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]
+
+
+def bare(words: list[str], index: int) -> bool:
+    """Whether a word is a switch without a value."""
+    alone = all(word.startswith("-") for word in words[index + 1 : index + 2])
+    return alone and words[index] in ("--compile", "--checkpoint")

@@ -22,13 +22,13 @@ from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
 from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
-    Given,
     SourceTerm,
     TargetTerm,
-    active,
     prepared,
     refuse_teachers,
     source_losses,
+    target_losses,
+    total,
     upsampled,
 )
 
@@ -99,7 +99,7 @@ class Adversarial(Method):
         prediction = self.student.analyse(source.image)
         # L_ce^S, your own terms
         losses = source_losses(prediction, source, self.source_terms, step, self.step_generator)
-        self.manual_backward(torch.stack(list(losses.values())).sum())
+        self.manual_backward(total(losses))
 
         if batch.target is not None and step >= self.start:
             of_source = self.show(prediction)
@@ -112,10 +112,10 @@ class Adversarial(Method):
             losses["discriminator_target"] = self.teach(of_target, source=False)
             self.manual_backward(losses["discriminator_target"])
 
-            for term, weight in active(self.target_terms, step):  # your own terms
-                given = Given(self.student, batch, None, self.step_generator(term.name))
-                losses[term.name] = weight * term(given)
-                self.manual_backward(losses[term.name])
+            terms = self.target_terms  # your own
+            for found in target_losses(self.student, batch, None, terms, step, self.step_generator):
+                self.manual_backward(total(found))
+                losses |= found
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from kornia.enhance import adjust_hue_raw, adjust_saturation_raw
-from kornia.filters import gaussian_blur2d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Generator, Tensor
 
 STRENGTH = 0.2
@@ -112,9 +112,11 @@ def gaussian_blur(
     The kernel covers a tenth of the image, as in DACS, but has at most 6 pixels on each side: sigma
     is at most 1.15 there, and the weights beyond are below 1e-6.
     """
-    size = tuple(min(kernel_size(n), 13) for n in image.shape[-2:])
+    rows, columns = (min(kernel_size(n), 13) for n in image.shape[-2:])
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 has fewer steps than a photo
-        return gaussian_blur2d(image, (size[0], size[1]), sigma[:, None].expand(-1, 2))
+        # kornia's gaussian_blur2d without its check of sigma, which would wait for the device
+        across, down = (get_gaussian_kernel1d(size, sigma[:, None]) for size in (columns, rows))
+        return filter2d_separable(image, across, down)
 
 
 def kernel_size(length: int) -> int:

@@ -6,7 +6,6 @@ PiPa, MIC and feature distance are terms that are switched on. One backward per 
 
 from collections.abc import Sequence
 
-import torch
 from torch import Generator
 
 from pipa.batch import Batch, Labelled, Unlabelled
@@ -19,13 +18,14 @@ from pipa.uda.optim import Optim
 from pipa.uda.style import Restyle
 from pipa.uda.teacher import Pseudo, PseudoWeight, Teacher
 from pipa.uda.terms.base import (
-    Given,
     SourceTerm,
     TargetTerm,
     active,
     prepared,
     source_losses,
     supervised,
+    target_losses,
+    total,
 )
 
 
@@ -95,7 +95,8 @@ class SelfTraining(Method):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student once, term by term as in the paper."""
         step = self.global_step
-        self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
+        if self.part == 0:
+            self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
         source = self.restyled(batch)
         seen = self.jittered(source)
@@ -103,11 +104,11 @@ class SelfTraining(Method):
         prediction = self.student.analyse(seen.image)
         # L_ce^S, alpha L_Pixel, your own terms
         losses = source_losses(prediction, seen, self.source_terms, step, self.step_generator)
-        self.manual_backward(torch.stack(list(losses.values())).sum())
+        self.manual_backward(total(losses))
 
         if batch.target is not None and step >= self.start:
-            later = active(self.target_terms, step)
-            pair = batch.pair if any(term.needs_pair for term, _ in later) else None
+            reads_pair = any(term.needs_pair for term, _ in active(self.target_terms, step))
+            pair = batch.pair if reads_pair else None
             self.teacher.observe(source.label)
             pseudo = self.teacher.label(batch.target, pair)  # p_T and its weight q_T
             mixed = self.mix(source, batch.target, pseudo, self.step_generator("mixed"))
@@ -115,10 +116,12 @@ class SelfTraining(Method):
             losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
             self.manual_backward(losses["mixed"])
 
-            for term, weight in later:  # beta L_Patch, MIC, your own
-                given = Given(self.student, batch, pseudo, self.step_generator(term.name))
-                losses[term.name] = weight * term(given)
-                self.manual_backward(losses[term.name])
+            terms = self.target_terms  # beta L_Patch, MIC, your own
+            for found in target_losses(
+                self.student, batch, pseudo, terms, step, self.step_generator
+            ):
+                self.manual_backward(total(found))
+                losses |= found
             self.last_step = LastStep(seen, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

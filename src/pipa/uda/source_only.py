@@ -12,13 +12,13 @@ from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
 from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
-    Given,
     SourceTerm,
     TargetTerm,
-    active,
     prepared,
     refuse_teachers,
     source_losses,
+    target_losses,
+    total,
 )
 
 
@@ -78,16 +78,15 @@ class SourceOnly(Method):
             prediction = self.student.analyse(source.image)
             # L_ce^S, your own terms
             found = source_losses(prediction, source, self.source_terms, step, self.step_generator)
-            self.manual_backward(torch.stack(list(found.values())).sum() / self.passes)
+            self.manual_backward(total(found) / self.passes)
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0) + loss.detach() / self.passes
         self.last_step = LastStep(source)
 
         if batch.target is not None and step >= self.start:
-            for term, weight in active(self.target_terms, step):  # L_ent, your own
-                given = Given(self.student, batch, None, self.step_generator(term.name))
-                loss = weight * term(given)
-                self.manual_backward(loss)
-                losses[term.name] = loss.detach()
+            terms = self.target_terms  # L_ent, your own
+            for found in target_losses(self.student, batch, None, terms, step, self.step_generator):
+                self.manual_backward(total(found))
+                losses |= {name: loss.detach() for name, loss in found.items()}
 
         self.update(losses)

@@ -113,7 +113,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def label(self, target: Unlabelled, pair: CropPair | None = None) -> Pseudo:
-        """Label target images and the two crops of a pair; images are RGB in [0, 1]."""
+        """Label target images and the two crops of a pair; images are RGB in [0, 1].
+
+        Crops that lie in the target get their part of its labels, without a further pass.
+        """
         logits = self.network(target.image)
         if self.alignment is not None:
             logits = self.alignment(logits, target.valid)
@@ -124,7 +127,11 @@ class Teacher(nn.Module):
             per_image=self.per_image,
             pseudo_weight=self.pseudo_weight,
         )
-        if pair is not None:
+        if pair is not None and pair.corner is not None:
+            planes = map(pair.cut, (pseudo.label, pseudo.weight, pseudo.confidence))
+            first, second = zip(*planes, strict=True)
+            pseudo.pair = Pseudo(*first), Pseudo(*second)
+        elif pair is not None:
             pseudo.pair = self.label(pair.first), self.label(pair.second)
         return pseudo
 

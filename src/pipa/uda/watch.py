@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -19,6 +19,8 @@ from pipa.uda.method import Method
 from pipa.uda.self_training import SelfTraining
 
 log = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
 
 
 class Progress(TQDMProgressBar):
@@ -35,10 +37,20 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.set_description("training")
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return metrics with short names, `source=0.41, mixed=0.12`, without a version number."""
+        """Return the losses of the last step, `source=0.41, mixed=0.12`, and the other metrics.
+
+        The bar asks when it is drawn, so that only then a step waits for the device.
+        """
         found = super().get_metrics(trainer, pl_module)
         found.pop("v_num", None)
-        return {name.removeprefix("loss/"): value for name, value in found.items()}
+        losses = pl_module.losses if isinstance(pl_module, Method) else {}
+        return read_losses(losses) | found
+
+
+def read_losses(losses: Mapping[Key, Tensor]) -> dict[Key, float]:
+    """Return the values of losses, in one transfer from the device."""
+    values = torch.stack([loss.float() for loss in losses.values()]).tolist() if losses else []
+    return dict(zip(losses, values, strict=True))
 
 
 class Throughput(Callback):
@@ -56,7 +68,7 @@ class Throughput(Callback):
             self.images += len(batch.target.image)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
-            module.log("images_per_second", self.images / (now - self.since), prog_bar=True)
+            module.log("images_per_second", self.images / (now - self.since))
             self.since, self.images = now, 0
 
 
@@ -109,10 +121,10 @@ class FiniteGuard(Callback):
             PipaError: A loss or a weight is not finite.
         """
         kept, self.losses = self.losses, []
-        names = [(name, step) for step, losses in kept for name in losses]
-        values = [loss.float() for _, losses in kept for loss in losses.values()]
-        found = torch.stack(values).tolist() if values else []
-        for (name, step), value in zip(names, found, strict=True):
+        found = read_losses(
+            {(name, step): loss for step, losses in kept for name, loss in losses.items()}
+        )
+        for (name, step), value in found.items():
             if not math.isfinite(value):
                 remedy = "Lower --optim.lr or the weight of that term, or train in float32."
                 raise PipaError(f"loss/{name} is {value} at step {step}", remedy=remedy)

@@ -1,12 +1,14 @@
 """A network and pseudo-labels with known outputs, for the tests of terms."""
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
 from pipa.uda.teacher import Pseudo
+from pipa.uda.terms import Given
+from pipa.uda.terms.pair import PairPass
 from uda.steps import CLASSES
 
 
@@ -53,8 +55,26 @@ class Two(Segmenter):
 class Direction(nn.Module):
     """In place of a projection head: the first map's own direction."""
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        return F.normalize(features[0] - 0.5, dim=1)
+    def forward(self, features: list[Tensor], place: Tensor) -> Tensor:
+        rows = features[0].permute(0, 2, 3, 1).flatten(0, 2)
+        return F.normalize(rows[place] - 0.5, dim=1)
+
+
+def plain(
+    student: Segmenter,
+    batch: Batch,
+    pseudo: Pseudo | None = None,
+    generator: Generator | None = None,
+) -> Given:
+    """What a term of the pair is given, with the crops in their own colours."""
+    seen = PairPass(student, batch.pair, jitter=False)
+    return Given(student, batch, pseudo, generator, seen)
+
+
+def everywhere(features: list[Tensor]) -> Tensor:
+    """The indices of all places of the first map."""
+    b, _, h, w = features[0].shape
+    return torch.arange(b * h * w)
 
 
 def flat(label: Tensor, confidence: float) -> Pseudo:

@@ -1,4 +1,4 @@
-"""The terms' banks: equally many rows of every class; without a bank, the old numbers."""
+"""The banks of the terms: equally many rows of every class, and they go on after resuming."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from pipa.uda.terms import Given, PatchTerm, PixelTerm
 from pipa.uda.terms.patch import pick_evenly
 from pipa.uda.terms.projection import at_centres
 from uda.steps import CLASSES, LABELS, batch_of, fit, small
+from uda.terms.known import everywhere, plain
 
 
 def pixel_term(student, **options):
@@ -33,28 +34,6 @@ def pixel_term(student, **options):
 
 def pixel_loss(term, student, source, seed=0):
     return term(student.analyse(source.image), source, torch.Generator().manual_seed(seed))
-
-
-def test_without_the_options_the_losses_are_those_before_there_were_any():
-    """Printed by these lines at commit 8fd2119 (CPU; there the new code gives the same bits)."""
-    student = small()
-    teacher = Teacher(student)
-    torch.manual_seed(1)
-    pixel = PixelTerm(width=16, dim=8, memory=0)
-    patch = PatchTerm(threshold=0.0, width=16, dim=8, memory=60, jitter=False, balanced=False)
-    pixel.prepare(student)
-    patch.prepare(student)
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for step in range(3):
-        batch = batch_of(step)
-        pseudo = teacher.label(batch.target, batch.pair)
-        found.append(pixel(student.analyse(batch.source.image), batch.source, generator).item())
-        found.append(patch(Given(student, batch, pseudo, generator)).item())
-    expected = [5.1467047, 9.9775991, 5.0567393, 11.8059254, 4.9959359, 12.6911945]
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert torch.rand(1, generator=generator).item() == pytest.approx(0.3337467908859253)
-    assert all(name.startswith("head.") for name in pixel.state_dict())  # as ever
 
 
 def test_the_bank_holds_the_same_number_of_every_class_and_the_oldest_leave():
@@ -88,11 +67,11 @@ def test_of_too_many_rows_of_one_step_any_are_kept():
 def test_what_is_kept_are_the_anchors_of_the_step_before():
     student, source = small(), batch_of().source
     term = pixel_term(student, memory=1024)
-    embedding = term.head(student.analyse(source.image).detail.features)
+    features = student.analyse(source.image).detail.features
+    rows = term.head(features, everywhere(features))
     pixel_loss(term, student, source)
     assert not term.bank.requires_grad
-    rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)
-    label = at_centres(source.label, embedding.shape[-2:]).flatten()
+    label = at_centres(source.label, features[0].shape[-2:]).flatten()
     filled = term.bank_label != 255
     for c in range(CLASSES):
         mine = term.bank[filled & (term.bank_label == c)]
@@ -112,8 +91,8 @@ def test_the_second_step_is_contrasted_with_the_first():
     bank, bank_label = with_bank.bank.clone(), with_bank.bank_label.clone()
     assert pixel_loss(without, student, ones).item() == 0
     loss = pixel_loss(with_bank, student, ones)
-    rows = with_bank.head(student.analyse(source.image).detail.features)
-    rows = rows.permute(0, 2, 3, 1).flatten(0, 2)  # every pixel is an anchor, but 100 per image
+    features = student.analyse(source.image).detail.features
+    rows = with_bank.head(features, everywhere(features))  # all are anchors, but 100 per image
     label = torch.ones(len(rows), dtype=torch.long)
     assert len(rows) <= 200
     expected = contrast_anchors(rows, label, label == 1, bank=bank, bank_label=bank_label)
@@ -221,10 +200,10 @@ def test_a_balanced_bank_has_as_much_of_each_pseudo_class():
     batch.pair.second.valid[1] = False
     counts = {}
     for balanced in (False, True):
-        term = PatchTerm(width=16, dim=8, memory=12, balanced=balanced, jitter=False, queries=40)
+        term = PatchTerm(width=16, dim=8, memory=12, balanced=balanced, queries=40)
         term.prepare(student)
         for seed in range(3):
-            term(Given(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed)))
+            term(plain(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed)))
         counts[balanced] = torch.bincount(term.bank_label, minlength=256)[[0, 1, 255]].tolist()
         assert torch.allclose(term.bank.norm(dim=1), torch.ones(12))
         assert not term.bank.requires_grad
@@ -237,11 +216,11 @@ def test_a_balanced_bank_changes_no_loss_before_it_holds_a_row():
     losses = []
     for balanced in (False, True):
         torch.manual_seed(1)
-        term = PatchTerm(width=16, dim=8, memory=30, balanced=balanced, jitter=False)
+        term = PatchTerm(width=16, dim=8, memory=30, balanced=balanced)
         term.prepare(student)
         steps = [
             term(
-                Given(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed))
+                plain(student, batch, unbalanced(batch), torch.Generator().manual_seed(seed))
             ).item()
             for seed in range(2)
         ]
@@ -265,11 +244,11 @@ def test_nothing_waits_for_the_device():
     """Tensors without values stop whatever reads one: `.item()`, `if`, `nonzero`."""
     student, batch = small(), batch_of()
     pixels: list[nn.Module] = [PixelTerm(memory=5), PixelTerm(memory=5, similarity=0.1)]
-    patch = PatchTerm(jitter=False, balanced=True)
+    patch = PatchTerm(balanced=True)
     for term in (*pixels, patch):
         term.prepare(student)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for _ in range(2):
             for term in pixels:
                 term(student.analyse(batch.source.image), batch.source).backward()
-            patch(Given(student, batch)).backward()
+            patch(plain(student, batch)).backward()

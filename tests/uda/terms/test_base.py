@@ -12,7 +12,7 @@ from pipa.uda.teacher import Teacher
 from pipa.uda.terms import FeatureDistance, Given, PatchTerm, PixelTerm
 from pipa.uda.terms.base import supervised
 from uda.steps import CLASSES, batch_of, small
-from uda.terms.known import flat
+from uda.terms.known import flat, plain
 
 
 def test_the_weight_starts_late_and_warms_up():
@@ -75,7 +75,7 @@ def test_nothing_waits_for_the_device():
     teacher = Teacher(student)
     source_terms = [PixelTerm(), PixelTerm(similarity=0.1, sampling="random")]
     source_terms.append(FeatureDistance(classes=(0, 2)))
-    patch = PatchTerm(jitter=False)
+    patch = PatchTerm()
     for term in (*source_terms, patch):
         term.prepare(student)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -85,6 +85,6 @@ def test_nothing_waits_for_the_device():
         pseudo = teacher.label(batch.target, batch.pair)
         mixed = mix_images(batch.source, batch.target, pseudo)
         supervised(student.analyse(mixed.image), mixed.label, mixed.weight).backward()
-        patch(Given(student, batch, pseudo)).backward()
+        patch(plain(student, batch, pseudo)).backward()
         with pytest.raises(DataDependentOutputException):
             mixed.weight.sum().item()

@@ -8,12 +8,12 @@ from pipa.uda.augment import jitter_and_blur
 from pipa.uda.terms import Given, PatchTerm
 from pipa.uda.terms.patch import pick
 from uda.steps import batch_of, small
-from uda.terms.known import Direction, Window, flat, labelled_pair, pair_batch
+from uda.terms.known import Direction, Window, flat, labelled_pair, pair_batch, plain
 
 
 def patch_term(**options) -> PatchTerm:
     """A patch term that contrasts what it sees, without colours and without chance in the loss."""
-    term = PatchTerm(dim=3, jitter=False, memory=0, temperature=0.01, **options)
+    term = PatchTerm(dim=3, memory=0, temperature=0.01, **options)
     term.head = Direction()
     return term
 
@@ -33,10 +33,10 @@ def patch_term(**options) -> PatchTerm:
 def test_the_same_place_of_both_crops_is_the_positive(size, shift, flipped):
     """Its similarity is then 1, the maximum, and the loss at a low temperature is 0."""
     batch = pair_batch(size, shift, flipped)
-    here = patch_term()(Given(Window(), batch, labelled_pair(batch)))
+    here = patch_term()(plain(Window(), batch, labelled_pair(batch)))
     assert here.item() == pytest.approx(0, abs=0.1)
     batch.pair.shift.add_(8)
-    elsewhere = patch_term()(Given(Window(), batch, labelled_pair(batch)))
+    elsewhere = patch_term()(plain(Window(), batch, labelled_pair(batch)))
     assert elsewhere > 5
 
 
@@ -53,7 +53,7 @@ def test_places_that_are_not_valid_never_take_part(which):
         pseudo.pair[which == "second"].label[:, 12:36, 8:40] = label
         pseudo.pair[which == "second"].confidence[:, 12:36, 8:40] = 1.0 - fill / 2
         batch.pair.shift.add_(8)  # other places, so that there is a loss
-        losses.append(patch_term()(Given(Window(), batch, pseudo)).item())
+        losses.append(patch_term()(plain(Window(), batch, pseudo)).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] > 5
 
@@ -62,21 +62,20 @@ def test_only_confident_places_learn():
     batch, student = pair_batch((48, 48), (8, 0), (False, False)), Window()
     batch.pair.shift.add_(8)
     term = patch_term(threshold=0.9)
-    assert term(Given(student, batch, labelled_pair(batch, 0.95, 0.99))) > 0
-    assert term(Given(student, batch, labelled_pair(batch, 0.5, 0.99))) > 0
-    assert term(Given(student, batch, labelled_pair(batch, 0.85, 0.89))).item() == 0
+    assert term(plain(student, batch, labelled_pair(batch, 0.95, 0.99))) > 0
+    assert term(plain(student, batch, labelled_pair(batch, 0.5, 0.99))) > 0
+    assert term(plain(student, batch, labelled_pair(batch, 0.85, 0.89))).item() == 0
 
 
-@pytest.mark.parametrize("jitter", [True, False])
-def test_the_student_sees_the_pair_in_colours_of_each_crop(jitter):
+def test_the_student_sees_the_pair_in_colours_of_each_crop():
     batch, student = pair_batch((48, 48), (8, 0), (False, False)), Window()
-    term = PatchTerm(dim=3, jitter=jitter)
+    term = PatchTerm(dim=3)
     term.head = Direction()
     term(Given(student, batch, labelled_pair(batch), torch.Generator().manual_seed(1)))
     given = torch.cat([batch.pair.first.image, batch.pair.second.image])
     coloured = jitter_and_blur(given, torch.Generator().manual_seed(1))
     assert ((coloured - given).abs().amax(dim=(1, 2, 3)) > 0.05).all()
-    torch.testing.assert_close(student.seen, student.normalise(coloured if jitter else given))
+    torch.testing.assert_close(student.seen, student.normalise(coloured))
 
 
 def nothing_valid(batch: Batch) -> None:
@@ -128,14 +127,14 @@ def test_the_bank_is_of_valid_places_of_this_step():
 
 def test_the_bank_gives_negatives():
     batch = pair_batch((48, 48), (8, 0), (False, False))
-    term = PatchTerm(dim=3, jitter=False, memory=30, temperature=0.1)
+    term = PatchTerm(dim=3, memory=30, temperature=0.1)
     term.head = Direction()
     pseudo = labelled_pair(batch)
     for crop in pseudo.pair:
         crop.label[:] = 0  # one class only: nothing to contrast within the step
-    assert term(Given(Window(), batch, pseudo)).item() == 0
+    assert term(plain(Window(), batch, pseudo)).item() == 0
     term.bank_label[:] = 1
-    assert term(Given(Window(), batch, pseudo)) > 0
+    assert term(plain(Window(), batch, pseudo)) > 0
 
 
 def test_wanted_rows_come_first():

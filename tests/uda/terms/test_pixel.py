@@ -49,7 +49,7 @@ def test_the_temperature_is_that_of_the_contrast(temperature):
     term = PixelTerm(temperature=temperature)  # every cell is an anchor: fewer than 100 of a class
     term.head = Direction()
     found = term(prediction, Labelled(torch.zeros(1, 3, 32, 32), label))
-    rows = term.head(view.features).permute(0, 2, 3, 1).flatten(0, 2)
+    rows = term.head(view.features, torch.arange(64))
     every = torch.ones(64, dtype=torch.bool)
     expected = contrast_anchors(rows, cells.flatten(), every, temperature=temperature)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)

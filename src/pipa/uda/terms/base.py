@@ -6,7 +6,7 @@ checkpointed with the run, but never part of the saved segmenter.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.info_nce import at_least_float32
 from pipa.models.segmenter import Output, Prediction, Segmenter
 from pipa.uda.teacher import Pseudo
+from pipa.uda.terms.pair import PairPass
 
 
 class Given(NamedTuple):
@@ -31,6 +32,15 @@ class Given(NamedTuple):
     """The teacher's labels of the target; None in a method without a teacher."""
     generator: Generator | None = None
     """Decides every draw of the term, on the student's device; None: torch's global one."""
+    pair: PairPass | None = None
+    """The student's pass over the pair, if other terms look at it, too."""
+
+    def pair_pass(self) -> PairPass:
+        """Return the student's pass over the pair: the shared one, or one of the term's own."""
+        if self.pair is not None:
+            return self.pair
+        assert self.batch.pair is not None, "the data yield pairs to a method that needs them"
+        return PairPass(self.student, self.batch.pair, self.generator)
 
 
 class Term(nn.Module, ABC):
@@ -149,6 +159,48 @@ def source_losses(
     for term, weight in active(terms, step):
         losses[term.name] = weight * term(prediction, source, generator_of(term.name))
     return losses
+
+
+def target_losses(
+    student: Segmenter,
+    batch: Batch,
+    pseudo: Pseudo | None,
+    terms: Sequence[TargetTerm],
+    step: int,
+    generator_of: Callable[[str], Generator],
+) -> Iterator[dict[str, Float[Tensor, ""]]]:
+    """Yield the target terms, weighted, by name: those of one student pass at a time.
+
+    Terms that look at the pair share their pass. The caller runs backward before it asks for the
+    next pass, so that only one is in memory.
+
+    Args:
+        student: The student.
+        batch: The batch, with what the terms need.
+        pseudo: The teacher's labels; None: the method has no teacher.
+        terms: The target terms.
+        step: The number of the step.
+        generator_of: From the name of a term to its generator.
+    """
+    later = active(terms, step)
+    for term, weight in later:
+        if not term.needs_pair:
+            given = Given(student, batch, pseudo, generator_of(term.name))
+            yield {term.name: weight * term(given)}
+    paired = [(term, weight) for term, weight in later if term.needs_pair]
+    if paired:
+        assert batch.pair is not None, "the data yield pairs to a method that needs them"
+        draws = {term.name: generator_of(term.name) for term, _ in paired}
+        seen = PairPass(student, batch.pair, generator_of("pair"), decode=len(paired) > 1)
+        yield {
+            term.name: weight * term(Given(student, batch, pseudo, draws[term.name], seen))
+            for term, weight in paired
+        }
+
+
+def total(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """Return the sum of losses."""
+    return torch.stack(list(losses.values())).sum()
 
 
 def supervised(

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipa.uda.augment import jitter_and_blur
 from pipa.uda.terms.base import Given, TargetTerm, supervised
 
 
@@ -13,6 +12,7 @@ class PairCrossEntropy(TargetTerm):
 
     It has the images, colours and student passes of `PatchTerm`, but no contrast: a gain of PiPa
     (Chen et al., ACM MM 2023) over self-training that this term also has is not due to contrast.
+    Beside `PatchTerm` it takes no further pass: both look at one (`PairPass`).
 
     Args:
         weight: Factor in the total loss.
@@ -29,12 +29,9 @@ class PairCrossEntropy(TargetTerm):
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
         """Return the cross entropy of both crops with the teacher's labels."""
-        pair, pseudo = given.batch.pair, given.pseudo
-        assert pair is not None
+        pseudo = given.pseudo
         assert pseudo is not None
         assert pseudo.pair is not None
-        image = torch.cat([pair.first.image, pair.second.image])
-        image = jitter_and_blur(image, given.generator)
         label = torch.cat([crop.label for crop in pseudo.pair])
         weight = torch.cat([crop.weight for crop in pseudo.pair])
-        return supervised(given.student.analyse(image), label, weight)
+        return supervised(given.pair_pass().prediction, label, weight)

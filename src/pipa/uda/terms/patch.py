@@ -3,17 +3,20 @@
 The arithmetic is in `losses.patch_contrast`.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from pipa.batch import IGNORE_INDEX
+from pipa.batch import IGNORE_INDEX, CropPair
 from pipa.errors import at_least
 from pipa.losses.patch_contrast import align, patch_contrast
 from pipa.models.segmenter import Segmenter
-from pipa.uda.augment import jitter_and_blur
+from pipa.uda.processes import in_turn
 from pipa.uda.teacher import Pseudo
 from pipa.uda.terms.base import Given, TargetTerm
+from pipa.uda.terms.pair import PairPass
 from pipa.uda.terms.projection import Projection, at_centres, check_width, projection_for
 
 
@@ -24,6 +27,8 @@ class PatchTerm(TargetTerm):
 
     Both crops go through the student, each with its own colours and mirroring. Pseudo-classes and
     confidences are the teacher's if it has labelled the pair, else those of the student's decoder.
+    Where each crop has labels of its own, the less sure one learns, as in the release; where both
+    lie in the target crop and have its labels, each learns from the other.
 
     Args:
         weight: beta of the paper (0.1).
@@ -35,12 +40,27 @@ class PatchTerm(TargetTerm):
             instead of at random: semantic-aware, after the abstract of PiPa++ (arXiv 2407.17101).
         width: Width of the projection head.
         dim: Length of an embedding (release: 128).
-        jitter: Colour jitter and blur, drawn for each crop.
         start: First step at which it counts (release: 10 000).
         warm_up: Steps of linear growth of the weight.
 
     Raises:
-        PipaError: `width` is not a multiple of 8, or `memory` is below 0.
+        PipaError: `width` is below 1, or `memory` is below 0.
+
+    Example:
+        >>> student = pipa.create_segmenter("small", num_classes=5)
+        >>> term = pipa.PatchTerm(width=64, queries=200, memory=600)
+        >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
+        >>> photo, seen = torch.rand(1, 3, 96, 128), torch.ones(1, 64, 96, dtype=torch.bool)
+        >>> pair = pipa.CropPair(  # two crops of 64x96, the second 16 rows and 24 columns further
+        ...     first=pipa.Unlabelled(photo[:, :, :64, :96], seen),
+        ...     second=pipa.Unlabelled(photo[:, :, 16:80, 24:120], seen),
+        ...     shift=torch.tensor([[16, 24]]),
+        ...     flipped=torch.tensor([[False, False]]),
+        ... )
+        >>> images, labels = torch.rand(2, 3, 64, 96), torch.randint(5, (2, 64, 96))
+        >>> batch = pipa.Batch(pipa.Labelled(images, labels), pair=pair)
+        >>> loss = term(pipa.Given(student, batch))
+        >>> (term.weight * loss).backward()
     """
 
     name = "patch"
@@ -59,7 +79,6 @@ class PatchTerm(TargetTerm):
         balanced: bool = False,
         width: int = 256,
         dim: int = 128,
-        jitter: bool = True,
         start: int = 0,
         warm_up: int = 0,
     ) -> None:
@@ -68,7 +87,7 @@ class PatchTerm(TargetTerm):
         at_least(1, queries, "patch.queries")
         at_least(0, memory, "patch.memory")
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
-        self.balanced, self.width, self.dim, self.jitter = balanced, width, dim, jitter
+        self.balanced, self.width, self.dim = balanced, width, dim
         self.head: Projection | None = None
         self.register_buffer("bank", torch.zeros(memory, dim))
         self.register_buffer("bank_label", torch.full((memory,), IGNORE_INDEX))
@@ -81,55 +100,36 @@ class PatchTerm(TargetTerm):
 
     def forward(self, given: Given) -> Float[Tensor, ""]:
         """Return the loss of one batch; 0 with a gradient path if no place is confident."""
-        pair, generator = given.batch.pair, given.generator
-        assert pair is not None, "the data yield pairs to a method that needs them"
-        image = torch.cat([pair.first.image, pair.second.image])
-        if self.jitter:
-            image = jitter_and_blur(image, generator)
-        features, label, confidence = look_at_pair(given.student, image, given.pseudo)
+        seen, generator = given.pair_pass(), given.generator
+        label, confidence = labels_of_pair(seen, given.pseudo)
+        features = seen.features
+        grid = features[0].shape[-2], features[0].shape[-1]
+        places = match(seen.pair, label, confidence, grid)
+
+        chosen = pick(places.useful(self.threshold), self.queries, generator)
+        others = pick(places.valid, 2 * self.queries, generator)
+        evenly = pick_evenly(places.label, 2 * self.queries, generator) if self.balanced else others
         head = self.head = self.head or projection_for(features, self.width, self.dim)
-        embedding = head(features)
-
-        grid = embedding.shape[-2:]
-        valid = at_centres(torch.cat([pair.first.valid, pair.second.valid]), grid)
-        label = at_centres(label, grid).masked_fill(~valid, IGNORE_INDEX)
-        confidence = at_centres(confidence, grid).masked_fill(~valid, 0.0)
-
-        # Rows are places of both crops, the second moved to the first one's grid, so that the same
-        # index is the same place. Places outside of the overlap have no confidence: no positive.
-        first, second = embedding.chunk(2)
-        planes = torch.stack([label.float(), confidence], dim=1).chunk(2)
-        shift = (pair.shift * (grid[0] / image.shape[-2])).round().long()
-        moved, seen = align(torch.cat([second, planes[1]], dim=1), shift, pair.flipped)
-        known = (torch.cat([first, planes[0]], dim=1), moved)
-        here, there = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in known)
-        better, worse = (
-            choose(here[:, -1], there[:, -1]) for choose in (torch.maximum, torch.minimum)
-        )
-        useful = seen.flatten() & (better > self.threshold) & (worse > 0)  # 0 where not valid
-        chosen = pick(useful, self.queries, generator)
-        here, there = here[chosen], there[chosen]
-        sure = useful[chosen]
-
-        places = embedding.permute(0, 2, 3, 1).flatten(0, 2).detach()
-        others = pick(valid.flatten(), 2 * self.queries, generator)
-        negative, negative_label = places[others], label.flatten()[others]
+        here, there = chosen, places.partner[chosen]
+        rows = head(features, torch.cat([here, there, others]))
+        first, second, negative = rows.split([len(here), len(there), len(others)])
+        sure = places.useful(self.threshold)[chosen]
         loss = patch_contrast(
-            here[:, :-2],
-            there[:, :-2],
-            torch.cat([negative, self.bank]),
-            here[:, -2].long(),
-            there[:, -2].long(),
-            torch.cat([negative_label, self.bank_label]),
-            here[:, -1] * sure,
-            there[:, -1] * sure,
+            first,
+            second,
+            torch.cat([in_turn(negative), self.bank]),
+            places.label[here],
+            places.label[there],
+            torch.cat([in_turn(places.label[others]), self.bank_label]),
+            places.confidence[here] * sure,
+            places.confidence[there] * sure,
             temperature=self.temperature,
             threshold=self.threshold,
+            mutual=seen.pair.corner is not None and given.pseudo is not None,
         )
-        if self.balanced:
-            evenly = pick_evenly(label.flatten(), 2 * self.queries, generator)
-            negative, negative_label = places[evenly], label.flatten()[evenly]
-        self._update_bank(negative, negative_label)
+        with torch.no_grad():
+            kept = head(features, evenly) if self.balanced else negative.detach()
+        self._update_bank(in_turn(kept), in_turn(places.label[evenly]))
         return loss
 
     def _update_bank(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
@@ -140,21 +140,57 @@ class PatchTerm(TargetTerm):
             self.bank_label = torch.cat([label[:count], self.bank_label[:-count]])
 
 
-def look_at_pair(
-    student: Segmenter, image: Float[Tensor, "b 3 h w"], pseudo: Pseudo | None
-) -> tuple[list[Tensor], Int[Tensor, "b _ _"], Float[Tensor, "b _ _"]]:
-    """Return the student's features of both crops, and class and confidence of their pixels.
+def labels_of_pair(
+    seen: PairPass, pseudo: Pseudo | None
+) -> tuple[Int[Tensor, "b _ _"], Float[Tensor, "b _ _"]]:
+    """Return class and confidence of the pixels of both crops.
 
-    The classes are the teacher's if it has labelled the pair, else those of the student's decoder.
+    They are the teacher's if it has labelled the pair, else those of the student's decoder.
     """
     if pseudo is not None and pseudo.pair is not None:
         label = torch.cat([crop.label for crop in pseudo.pair])
-        confidence = torch.cat([crop.confidence for crop in pseudo.pair])
-        return student.context(image).features, label, confidence
-    prediction = student.analyse(image)
-    whole = prediction.outputs[0].logits.detach().float().softmax(dim=1)
+        return label, torch.cat([crop.confidence for crop in pseudo.pair])
+    whole = seen.prediction.outputs[0].logits.detach().float().softmax(dim=1)
     confidence, label = whole.max(dim=1)
-    return prediction.context.features, label, confidence
+    return label, confidence
+
+
+class Places(NamedTuple):
+    """The cells of both crops on a grid, flattened: `n = 2 b h w`, the first crops' cells first."""
+
+    label: Int[Tensor, " n"]
+    """The class of each cell; 255 where it is not valid."""
+    confidence: Float[Tensor, " n"]
+    """The confidence of each cell; 0 where it is not valid."""
+    valid: Bool[Tensor, " n"]
+    partner: Int[Tensor, " half"]
+    """For each cell of the first crops, the cell of the second ones that shows the same place."""
+    shared: Bool[Tensor, " half"]
+    """Whether there is such a cell."""
+
+    def useful(self, threshold: float) -> Bool[Tensor, " half"]:
+        """Return the shared places, valid in both crops, of which one crop is sure enough."""
+        here, there = self.confidence[: len(self.partner)], self.confidence[self.partner]
+        sure = torch.maximum(here, there) > threshold
+        return self.shared & sure & (torch.minimum(here, there) > 0)
+
+
+def match(
+    pair: CropPair,
+    label: Int[Tensor, "b _ _"],
+    confidence: Float[Tensor, "b _ _"],
+    grid: tuple[int, int],
+) -> Places:
+    """Bring labels to the grid of the features; find the cells of both crops that are one place."""
+    valid = at_centres(torch.cat([pair.first.valid, pair.second.valid]), grid)
+    label = at_centres(label, grid).masked_fill(~valid, IGNORE_INDEX)
+    confidence = at_centres(confidence, grid).masked_fill(~valid, 0.0)
+    half = label.numel() // 2
+    cell = torch.arange(half, 2 * half, device=label.device).view(-1, 1, *grid)
+    shift = (pair.shift * (grid[0] / pair.first.image.shape[-2])).round().long()
+    partner, shared = align(cell, shift, pair.flipped)
+    flat = label.flatten(), confidence.flatten(), valid.flatten()
+    return Places(*flat, partner.flatten(), shared.flatten())
 
 
 def pick(wanted: Bool[Tensor, " n"], count: int, generator: Generator | None) -> Int[Tensor, " m"]:

@@ -1,55 +1,92 @@
-"""The projection heads h_pixel and h_patch, and labels on their grid."""
+"""The projection heads h_pixel and h_patch, at chosen places, and labels on their grid."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipa.errors import PipaError, at_least
+from pipa.errors import at_least
 
 
 class Projection(nn.Module):
-    """A head from the maps of a backbone to unit vectors at stride 4: 1x1 - norm - ReLU - 1x1.
+    """A head from the maps of a backbone to unit vectors: linear - norm - ReLU - linear.
 
-    The release has one 1x1 convolution of the upsampled and concatenated maps
-    (PiPa@encoder_decoder.py). Here it is the sum of one convolution per map, taken before
-    upsampling: the same function for a fraction of the memory.
+    The release has 1x1 convolutions of the upsampled and concatenated maps
+    (PiPa@encoder_decoder.py). Here the places are chosen first, and only these are projected: the
+    sum of one linear layer per map, each applied to the map's bilinear value at the place. The norm
+    looks at one place at a time, so it does not matter which others are chosen.
 
     Args:
         channels: Channels of each map.
-        width: Channels between the convolutions.
+        width: Numbers between the linear layers.
         dim: Length of a vector, d.
     """
 
     def __init__(self, channels: Sequence[int], width: int, dim: int) -> None:
         super().__init__()
-        self.enter = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
-        self.norm = nn.GroupNorm(8, width)
-        self.leave = nn.Conv2d(width, dim, 1)
+        self.enter = nn.ModuleList(nn.Linear(c, width, bias=False) for c in channels)
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, dim)
 
-    def forward(self, features: list[Tensor]) -> Float[Tensor, "b d h w"]:
-        """Embed the maps of one view; `h, w` are the size of the first."""
-        size = features[0].shape[-2:]
-        mixed = self.enter[0](features[0])
-        for enter, feature in zip(self.enter[1:], features[1:], strict=True):
-            mixed = mixed + F.interpolate(enter(feature), size, mode="bilinear")
+    def forward(self, features: Sequence[Tensor], place: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Embed places of one view.
+
+        Args:
+            features: The maps of the view, `b c_i h_i w_i`.
+            place: Indices of places on the grid of the first map, flattened to `(b h w)`.
+        """
+        h, w = features[0].shape[-2:]
+        mixed = sum(
+            enter(at_places(feature, place, (h, w)))
+            for enter, feature in zip(self.enter, features, strict=True)
+        )
         return F.normalize(self.leave(F.relu(self.norm(mixed))).float(), dim=1)
 
 
+def at_places(
+    feature: Float[Tensor, "b c h w"], place: Int[Tensor, " n"], grid: tuple[int, int]
+) -> Float[Tensor, "n c"]:
+    """Return a map at places of a finer grid: bilinear, as if it were upsampled first.
+
+    Args:
+        feature: The map.
+        place: Indices of places on the grid, flattened to (b, rows, columns).
+        grid: Rows and columns of the grid, which covers the map (`align_corners=False`).
+    """
+    rows, columns = grid
+    image, row, column = place // (rows * columns), place // columns % rows, place % columns
+    if grid == tuple(feature.shape[-2:]):
+        return feature[image, :, row, column]
+    top, bottom, down = neighbours(row, rows, feature.shape[2])
+    left, right, across = neighbours(column, columns, feature.shape[3])
+    down, across = (part[:, None].to(feature.dtype) for part in (down, across))
+    above = torch.lerp(feature[image, :, top, left], feature[image, :, top, right], across)
+    below = torch.lerp(feature[image, :, bottom, left], feature[image, :, bottom, right], across)
+    return torch.lerp(above, below, down)
+
+
+def neighbours(
+    place: Int[Tensor, " n"], fine: int, coarse: int
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return the two cells of a coarse axis around cells of a fine one, and the second's share."""
+    centre = ((place + 0.5) * (coarse / fine) - 0.5).clamp(min=0)
+    first = centre.long().clamp(max=coarse - 1)
+    return first, (first + 1).clamp(max=coarse - 1), centre - first
+
+
 def check_width(width: int, dim: int, term: str) -> None:
-    """Refuse a width that the norm of a projection head cannot divide into its 8 groups.
+    """Refuse sizes of a projection head below 1.
 
     Raises:
-        PipaError: The width is not a multiple of 8, or below 8, or `dim` is below 1.
+        PipaError: `width` or `dim` is below 1.
     """
-    if width < 8 or width % 8:
-        raise PipaError(f"is {width}, not a multiple of 8", f"--{term}.width")
+    at_least(1, width, f"{term}.width")
     at_least(1, dim, f"{term}.dim")
 
 
-def projection_for(features: list[Tensor], width: int, dim: int) -> Projection:
+def projection_for(features: Sequence[Tensor], width: int, dim: int) -> Projection:
     """Build a head for these maps, if a term is used without `prepare`."""
     head = Projection([feature.shape[1] for feature in features], width, dim)
     return head.to(features[0].device)

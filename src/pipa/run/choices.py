@@ -1,0 +1,297 @@
+"""What `pipa adapt` chooses for this machine and these data, and why.
+
+A recipe is one of the experiment files that are installed with pipa. All that is chosen here is
+which one, and where the machine or the data ask for another network, crop, batch or length.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pipa.errors import PipaError, at_least
+from pipa.files.threads import available_cores
+from pipa.run.options import CONFIGS, StudentOptions
+
+SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
+"""The recipes: from random weights; a light pretrained network on a CPU; a large one on a GPU."""
+ROOM = 10.0
+"""GiB of a GPU that the large network needs (DAFormer: trained on an RTX 2080 Ti of 11 GB)."""
+STRIDE = 32
+"""Sides of a crop that is not the recipe's are multiples of the network's coarsest stride."""
+PASSES = 200
+"""A pretrained network sees each image of the larger data set at most this often."""
+FAR = 5
+"""An image with sides this many times those of the crop is shown in parts that say little."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on."""
+
+    device: str
+    """cpu, cuda or mps."""
+    cores: int
+    gib: float = 0.0
+    """Memory of the GPU."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it can train a large network."""
+        return self.device == "cuda" and self.gib >= ROOM
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        if self.device == "cpu":
+            return f"{self.cores} CPU {'core' if self.cores == 1 else 'cores'}"
+        return f"a GPU of {self.gib:.0f} GiB" if self.gib else f"the device {self.device}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the data sets are like."""
+
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    """Smallest and largest height and width, of source and target together."""
+    images: int
+    """Images of the larger of the two."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The choices that the user made; None: choose.
+
+    Args:
+        recipe: Name of an experiment file, or a path.
+        network: HEAD_BACKBONE, as `create_segmenter` has it.
+        pretrained: Weights of the backbone: a name on the Hub, a folder, or "none".
+        crop: Height and width of the crops, or one number for both.
+        batch_size: Source images, and target images, per step.
+        steps: Length of the training.
+    """
+
+    recipe: str | None = None
+    network: str | None = None
+    pretrained: str | None = None
+    crop: int | tuple[int, int] | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All choices, in the words of `pipa train`, and a reason for each."""
+
+    recipe: str
+    options: Mapping[str, Any]
+    """Options by their dotted names, where they may differ from the recipe's."""
+    reasons: Mapping[str, str]
+    """Sentences by subject."""
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The arguments of `pipa train`, without data, folder and seed."""
+        return [self.recipe, *(f"--{name}={value}" for name, value in self.options.items())]
+
+
+def this_machine(device: str = "auto") -> Machine:
+    """Look at the machine.
+
+    Args:
+        device: auto, cpu, cuda or mps; auto: cuda if there is one, else cpu.
+
+    Raises:
+        PipaError: There is no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    known = {"cpu", "cuda", "mps"}
+    if device not in known or (device != "cpu" and not getattr(torch, device).is_available()):
+        raise PipaError(f"there is no {device} here", "--device", "`pipa doctor` lists devices.")
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0
+    return Machine(device, available_cores(), gib)
+
+
+def choose(machine: Machine, seen: Seen, asked: Asked) -> Choices:
+    """Choose recipe, network, crop, batch and length.
+
+    Args:
+        machine: What there is to train on.
+        seen: What the data are like.
+        asked: What is not to be chosen.
+
+    Raises:
+        PipaError: The recipe does not exist, or a number is too small.
+    """
+    student, why_network = choose_network(machine, asked)
+    recipe = asked.recipe or recipe_for(machine, student)
+    plan = read_recipe(recipe)
+    crop, batch, pad, why_crop = choose_crop(plan["data"], seen, asked)
+    steps, why_steps = choose_steps(plan, seen, asked, scratch=student.weights is None, batch=batch)
+    options = {
+        "student.name": student.name,
+        "student.pretrained": student.weights or "none",
+        "data.crop": list(crop),
+        "data.batch_size": batch,
+        "data.pad": str(pad).lower(),
+        **schedule(plan, steps),
+        **hardware(machine),
+    }
+    method = plan["method"].get("name", "pipa")
+    why_recipe = f"{recipe}, the method {method}; `pipa train {recipe}` leaves every choice to you"
+    start = options.get("method.start", plan["method"].get("start", 0))
+    length = f"{steps} steps, the first {start} on the source alone: {why_steps}"
+    reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": length}
+    return Choices(recipe, options, reasons)
+
+
+def read_recipe(recipe: str) -> dict[str, Any]:
+    """Read an experiment file of pipa, or of the user.
+
+    Raises:
+        PipaError: There is none, or it lacks what is to be adjusted.
+    """
+    file = CONFIGS / f"{recipe}.yaml"
+    file = file if file.is_file() else Path(recipe)
+    names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    try:
+        plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        plan = None
+    parts = plan if isinstance(plan, dict) else {}
+    if not ("crop" in parts.get("data", {}) and "max_steps" in parts.get("trainer", {})):
+        problem = "is no experiment file with data.crop and trainer.max_steps"
+        raise PipaError(problem, f"--recipe {recipe}", f"Those of pipa: {names}.")
+    return {"method": {}, "student": {}, **parts}
+
+
+def choose_network(machine: Machine, asked: Asked) -> tuple[StudentOptions, str]:
+    """Choose the network and its weights; return them, and why."""
+    if asked.network is not None or asked.recipe is not None:
+        section = read_recipe(asked.recipe)["student"] if asked.recipe is not None else {}
+        student = StudentOptions(**section)
+        if asked.network is not None:
+            student = StudentOptions(asked.network)
+        student.pretrained = asked.pretrained or student.pretrained
+        return student, f"{student.name}, {start_of(student)}: as asked"
+    student = StudentOptions(**read_recipe(LARGE if machine.is_large else LIGHT)["student"])
+    if asked.pretrained is not None:
+        student.pretrained = asked.pretrained
+    if student.weights is None or obtainable(student.weights):
+        return student, f"{student.name}, {start_of(student)}: right for {machine}"
+    missing, student = student.weights, StudentOptions(**read_recipe(SCRATCH)["student"])
+    why = f"{missing} cannot be fetched (--pretrained FOLDER takes a copy)"
+    return student, f"{student.name}, {start_of(student)}: {why}"
+
+
+def start_of(student: StudentOptions) -> str:
+    """Say with which weights a network starts."""
+    if student.weights is None:
+        return "from random weights"
+    licence = " (licensed for research only)" if student.weights.startswith("nvidia/") else ""
+    return f"from {student.weights}{licence}"
+
+
+def obtainable(weights: str) -> bool:
+    """Whether weights are a folder, in the cache, or can be fetched within seconds."""
+    from huggingface_hub import model_info, try_to_load_from_cache
+
+    if Path(weights).exists() or isinstance(try_to_load_from_cache(weights, "config.json"), str):
+        return True
+    try:
+        model_info(weights, timeout=5)
+    except Exception:  # noqa: BLE001  # whatever the reason, they cannot be had now
+        return False
+    return True
+
+
+def recipe_for(machine: Machine, student: StudentOptions) -> str:
+    """Choose the experiment file for a machine and a network."""
+    if student.weights is None:
+        return SCRATCH
+    return LARGE if machine.is_large else LIGHT
+
+
+def choose_crop(
+    plan: Mapping[str, Any], seen: Seen, asked: Asked
+) -> tuple[tuple[int, int], int, bool, str]:
+    """Choose the crop and the batch size.
+
+    Returns:
+        Height and width, images per batch, whether images must be filled up, and why.
+    """
+    batch = plan.get("batch_size", 2) if asked.batch_size is None else asked.batch_size
+    at_least(1, batch, "batch-size")
+    smallest, largest = seen.sizes
+    wanted = both(plan["crop"] if asked.crop is None else asked.crop)
+    at_least(1, min(wanted), "crop")
+    fits = all(side <= limit for side, limit in zip(wanted, smallest, strict=True))
+    crop, why = wanted, "as the recipe was measured"
+    if asked.crop is not None:
+        why = "as asked"
+    elif not fits:
+        whole = (limit // STRIDE * STRIDE for limit in smallest)
+        crop = tuple(min(w, max(STRIDE, s)) for w, s in zip(wanted, whole, strict=True))  # type: ignore[assignment]
+        why = f"so that it fits into the smallest image, {by(smallest)}"
+    if asked.crop is None and any(s >= FAR * c for s, c in zip(largest, crop, strict=True)):
+        why = f"small beside images of {by(largest)}: reduce them first, or give a larger --crop"
+    pad = any(side > limit for side, limit in zip(crop, smallest, strict=True))
+    return crop, batch, pad, f"{by(crop)}, {batch} + {batch} images per step: {why}"
+
+
+def choose_steps(
+    plan: Mapping[str, Any], seen: Seen, asked: Asked, *, scratch: bool, batch: int
+) -> tuple[int, str]:
+    """Choose the length; return it, and why."""
+    usual = int(plan["trainer"]["max_steps"])
+    if asked.steps is not None:
+        at_least(2, asked.steps, "steps")
+        return asked.steps, "as asked"
+    enough = max(usual // 4, -(-PASSES * seen.images // batch))
+    if scratch or enough >= usual:
+        return usual, "as the recipe was measured"
+    return (
+        enough,
+        f"{PASSES} passes over {seen.images} images, or a quarter of the recipe's {usual}",
+    )
+
+
+def schedule(plan: Mapping[str, Any], steps: int) -> dict[str, int]:
+    """Say when each part of the training begins: where it did, as a share of the length."""
+    usual = int(plan["trainer"]["max_steps"])
+    found = {"trainer.max_steps": steps}
+    for section, name, value in sections(plan):
+        if name in ("start", "warm_up") and steps != usual:
+            scaled = max(1, round(value * steps / usual)) if value else 0
+            found[f"{section}.{name}"] = scaled if name == "start" else min(value, scaled)
+    return found
+
+
+def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield section, name and value of each option of an experiment file."""
+    for section, content in plan.items():
+        if isinstance(content, dict):
+            for name, value in content.items():
+                yield section, name, value
+
+
+def hardware(machine: Machine) -> dict[str, Any]:
+    """Options of the trainer for the device."""
+    if machine.device == "cuda" and torch.cuda.is_bf16_supported():
+        return {"trainer.accelerator": "gpu", "trainer.devices": 1}
+    name = {"cuda": "gpu"}.get(machine.device, machine.device)
+    return {"trainer.accelerator": name, "trainer.devices": 1, "trainer.precision": "32-true"}
+
+
+def both(sides: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    """Return height and width."""
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+def by(size: tuple[int, int]) -> str:
+    """Write a size, height first."""
+    return f"{size[0]}x{size[1]}"
