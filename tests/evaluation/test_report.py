@@ -15,6 +15,7 @@ import yaml
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
+from pipa.evaluation.course import moved_most
 from pipa.evaluation.features import nearest, project, scattered
 from pipa.evaluation.report import write_report
 from pipa.evaluation.sections import calibration_error
@@ -287,6 +288,13 @@ def test_an_unwritable_place_is_said_and_left_alone(tmp_path, data):
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(PipaError, match="holds no run"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+def test_of_many_classes_those_that_moved_most_are_shown():
+    lines = {f"iou/{i}": {"one": [(1, 0.0), (2, float(i))]} for i in range(30)}
+    chosen = moved_most(lines)
+    assert list(chosen) == [str(i) for i in range(6, 30)]
+    assert chosen["6"] == "iou/6"
 
 
 def test_calibration_is_the_mean_gap_of_the_bins():

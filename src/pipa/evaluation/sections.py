@@ -11,26 +11,13 @@ from pipa.evaluation.compare import Comparison, Difference
 from pipa.evaluation.diagrams import confusion_map, feature_scatter, reliability_diagram
 from pipa.evaluation.examine import Examination, Seen
 from pipa.evaluation.page import label_map, photo
-from pipa.evaluation.plots import Series, class_bars, curves
+from pipa.evaluation.plots import class_bars
 from pipa.evaluation.record import RunRecord
-from pipa.evaluation.runs import UNKNOWN, Row, scored_on
+from pipa.evaluation.runs import Row
 from pipa.evaluation.scores import best_of, figure
 from pipa.evaluation.tables import class_means, said
 
 Records = Mapping[str, Sequence[RunRecord]]
-_LOSS, _IOU = "loss/", "iou/"
-_COURSE = {
-    "lr": "learning rate",
-    "pseudo/sure": "sure, percent",
-    "judge/score": "score, no labels",
-    "judge/same": "unchanged, percent",
-}
-"""Columns of `metrics.csv` that show the course of a training, and their titles."""
-_SHARES = {"pseudo/sure", "judge/same"}
-_COURSE_NOTE = {
-    "pseudo/sure": "sure: pixels whose pseudo-label reaches the teacher's confidence",
-    "judge/same": "unchanged: pixels with the class that the source-only student gave them",
-}
 _CRITERIA = {
     "score": "score",
     "agreement": "agreement",
@@ -39,50 +26,6 @@ _CRITERIA = {
     "information": "information",
     "confidence": "confidence",
 }
-
-
-def curve_figures(records: Records, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Figures of the training: score, losses, learning rate, pseudo-labels, IoU of each class."""
-    columns = dict.fromkeys(
-        name for runs in records.values() for run in runs for name in run.series
-    )
-    losses = {name.removeprefix(_LOSS): name for name in columns if name.startswith(_LOSS)}
-    classes = {name.removeprefix(_IOU): name for name in columns if name.startswith(_IOU)}
-    course = {title: name for name, title in _COURSE.items() if name in columns}
-    score = {"": "miou"} if "miou" in columns else {}
-    images = {scored_on(run.options) for runs in records.values() for run in runs}
-    on = f"on {images.pop()}" if len(images) == 1 and images != {UNKNOWN} else ""
-    seeds = max(len(runs) for runs in records.values())
-    over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
-    explained = [note for name, note in _COURSE_NOTE.items() if name in columns]
-    figures = []
-    for caption, note, panels, floor, smooth in (
-        ("mIoU during training, percent", f"{on}; {over}".removeprefix("; "), score, None, False),
-        ("Course of the training", "; ".join([over, *explained]), course, 0.0, False),
-        ("Loss terms", over, losses, 0.0, True),
-        ("IoU of each class, percent", f"{on}; {over}".removeprefix("; "), classes, 0.0, False),
-    ):
-        drawn = {title: _lines(records, name) for title, name in panels.items()}
-        if drawn:
-            svg = curves(drawn, methods=names, smooth=smooth, floor=floor)
-            figures.append({"caption": caption, "note": note, "svg": svg})
-    return figures
-
-
-def _lines(records: Records, column: str) -> dict[str, Series]:
-    """One line for each method: the mean over its runs, at the steps that all have."""
-    found = {}
-    for name, runs in records.items():
-        lines = [dict(run.series[column]) for run in runs if run.series.get(column)]
-        if lines:
-            steps = sorted(set(lines[0]).intersection(*lines[1:]))
-            mean = [(s, float(np.mean([line[s] for line in lines]))) for s in steps]
-            found[name] = _percent(mean) if column in _SHARES else mean
-    return found
-
-
-def _percent(line: Series) -> Series:
-    return [(step, 100 * value) for step, value in line]
 
 
 def class_table(
