@@ -22,9 +22,9 @@ ALLOWED = {
     "models": {"models", "files"},
     "losses": {"losses"},
     "deploy": {"deploy", "models", "files"},
-    "evaluate": {"evaluate", "data", "models", "files"},
-    "uda": {"uda", "evaluate", "data", "models", "losses", "files"},
-    "run": {"run", "uda", "evaluate", "data", "models", "losses", "files"},
+    "evaluation": {"evaluation", "data", "models", "files"},
+    "uda": {"uda", "evaluation", "data", "models", "losses", "files"},
+    "run": {"run", "uda", "evaluation", "data", "models", "losses", "files"},
 }
 """The other folders that each folder may import, beside the ground floor."""
 
