@@ -33,7 +33,7 @@ from pipa.run.devices import (
     environment,
     settle_devices,
     tell_of_batch,
-    told_of_losses,
+    told_of_lost_processes,
     training_device,
 )
 from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
@@ -122,7 +122,7 @@ def train(
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), told_of_losses(out), warnings.catch_warnings():
+    with stop.listening(), in_one_line(out), told_of_lost_processes(out), warnings.catch_warnings():
         module = set_up(
             out,
             data,
