@@ -16,7 +16,7 @@ test-all: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell src tests docs configs README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell src tests docs README.md CHANGELOG.md CONTRIBUTING.md
 
 types: .venv/installed-dev
 	$(BIN)/mypy

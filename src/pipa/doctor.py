@@ -124,10 +124,10 @@ def _cache() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    requirements = [Requirement(line) for line in importlib.metadata.requires("pipa") or ()]
+    requirements = [Requirement(line) for line in importlib.metadata.requires("pipa-uda") or ()]
     for needed in requirements:
-        extras = [e for e in ("export", "web", "dev") if _only_with(needed.marker, e)]
-        if "dev" not in extras:
+        extras = [e for e in ("export", "web", "docs", "dev") if _only_with(needed.marker, e)]
+        if not {"docs", "dev"} & {*extras}:  # users need neither
             yield _package(needed.name, needed.specifier, extras[0] if extras else "")
 
 
@@ -149,9 +149,7 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         if extra:
-            return Finding(
-                what, "not installed", f"Optional: in pipa's folder, pip install -e '.[{extra}]'"
-            )
+            return Finding(what, "not installed", f"Optional: pip install 'pipa-uda[{extra}]'")
         return Finding(what, "not installed", f"pip install '{name}{wanted}'")
     assert isinstance(wanted, SpecifierSet)
     fits = wanted.contains(version, prereleases=True)

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from builders import folder
 import pipa as package
 from pipa.cli.training import ADAPT_HELP
 from pipa.files.images import read_image
+from pipa.files.installed import NUCLEI
 from pipa.run.adapt import adapt
 
-NUCLEI = Path(__file__).parents[2] / "examples" / "nuclei"
 QUICK = ("--network=small", "--steps=4", "--crop=32", "--batch-size=2", "--device=cpu")
 
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from pipa import PipaError
+from pipa.files.installed import CONFIGS
 from pipa.run import choices
 from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, Machine, Seen, choose
-from pipa.run.options import CONFIGS, read_experiment
+from pipa.run.options import read_experiment
 
 CPU, GPU = Machine("cpu", 2), Machine("cuda", 8, 24.0)
 PHOTOS = Seen(((360, 480), (360, 480)), 300)

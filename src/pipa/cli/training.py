@@ -36,7 +36,8 @@ usage: pipa train [CONFIG...] [--SECTION.NAME VALUE]...
 
 Train or adapt a network. Every option can stand in a CONFIG, a YAML file; a
 later file, and then an option, overrides. pipa brings own_data_small and
-own_data_light (a CPU) and own_data (a GPU); `pipa adapt` chooses for you.
+own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
+`pipa adapt` chooses for you.
 
   --data.source DATA         labelled images to learn from, [FORMAT:]PATH
   --data.target DATA         images to adapt to; their labels are never opened

@@ -11,6 +11,8 @@ from pipa.evaluation.runs import UNKNOWN, scored_on
 
 _PANELS = 24
 """Maximum number of classes that have a panel."""
+_TOGETHER = 6
+"""Panels of a figure: three rows, so that figures stand side by side on a wide page."""
 _LOSS, _IOU = "loss/", "iou/"
 _COURSE = {
     "lr": "learning rate",
@@ -34,48 +36,60 @@ def curve_figures(
         name for runs in records.values() for run in runs for name in run.series
     )
     losses = {name.removeprefix(_LOSS): name for name in columns if name.startswith(_LOSS)}
-    classes = moved_most({n: _lines(records, n) for n in columns if n.startswith(_IOU)})
-    all_shown = len(classes) == sum(name.startswith(_IOU) for name in columns)
-    each = (
-        "IoU of each class" if all_shown else f"IoU of the {len(classes)} classes that moved most"
-    )
     course = {title: name for name, title in _COURSE.items() if name in columns}
     score = {"": "miou"} if "miou" in columns else {}
     images = {scored_on(run.options) for runs in records.values() for run in runs}
     on = f"on {images.pop()}" if len(images) == 1 and images != {UNKNOWN} else ""
     seeds = max(len(runs) for runs in records.values())
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
+    scored = f"{on}; {over}".removeprefix("; ")
     explained = [note for name, note in _COURSE_NOTE.items() if name in columns]
     figures = []
     for caption, note, panels, floor, smooth in (
-        ("mIoU during training, percent", f"{on}; {over}".removeprefix("; "), score, None, False),
+        ("mIoU during training, percent", scored, score, None, False),
         ("Course of the training", "; ".join([over, *explained]), course, 0.0, False),
         ("Loss terms", over, losses, 0.0, True),
-        (f"{each}, percent", f"{on}; {over}".removeprefix("; "), classes, 0.0, False),
     ):
         drawn = {title: _lines(records, name) for title, name in panels.items()}
         if drawn:
             svg = curves(drawn, methods=names, smooth=smooth, floor=floor)
             figures.append({"caption": caption, "note": note, "svg": svg})
+    classes = {n.removeprefix(_IOU): _lines(records, n) for n in columns if n.startswith(_IOU)}
+    return figures + class_figures(classes, names, scored)
+
+
+def class_figures(
+    classes: Mapping[str, Mapping[str, Series]], names: Sequence[str], note: str
+) -> list[dict[str, Any]]:
+    """Figures of the IoU of classes over time, all at one scale."""
+    chosen = moved_most(classes)
+    caption = "IoU of each class, percent"
+    if len(chosen) < len(classes):
+        caption = f"IoU of the {len(chosen)} classes that moved most, percent"
+    values = [v for name in chosen for line in classes[name].values() for _, v in line]
+    ceiling = min(100.0, max([10.0, *values]))
+    groups = [chosen[i : i + _TOGETHER] for i in range(0, len(chosen), _TOGETHER)]
+    figures = []
+    for number, group in enumerate(groups, 1):
+        panels = {name: classes[name] for name in group}
+        svg = curves(panels, methods=names, floor=0.0, ceiling=ceiling)
+        part = f"{number} of {len(groups)}; " if len(groups) > 1 else ""
+        figures.append({"caption": caption, "note": part + note, "svg": svg})
     return figures
 
 
-def moved_most(lines: Mapping[str, Mapping[str, Series]]) -> dict[str, str]:
-    """Choose the classes to show: all, or the `_PANELS` whose IoU moved most.
+def moved_most(classes: Mapping[str, Mapping[str, Series]]) -> list[str]:
+    """Choose the classes to show, in their order: all, or the `_PANELS` whose IoU moved most.
 
     Args:
-        lines: IoU over time by column and method.
-
-    Returns:
-        Column by class, in the order of the columns.
+        classes: IoU over time by class and method.
     """
-    spread = {
-        column: max((v for line in found.values() for _, v in line), default=0.0)
-        - min((v for line in found.values() for _, v in line), default=0.0)
-        for column, found in lines.items()
-    }
-    chosen = sorted(spread, key=lambda column: -spread[column])[:_PANELS]
-    return {column.removeprefix(_IOU): column for column in lines if column in chosen}
+    spread = {}
+    for name, lines in classes.items():
+        values = [value for line in lines.values() for _, value in line]
+        spread[name] = max(values, default=0.0) - min(values, default=0.0)
+    chosen = sorted(spread, key=lambda name: -spread[name])[:_PANELS]
+    return [name for name in classes if name in chosen]
 
 
 def _lines(records: Mapping[str, Sequence[RunRecord]], column: str) -> dict[str, Series]:

@@ -98,7 +98,7 @@ def write_report(
         classes=sections.class_table(contents.comparison, contents.names, seen),
         confusion=sections.confusion_figures(contents.records),
         gallery=sections.gallery(seen),
-        confidence=sections.confidence(seen),
+        confidence=sections.confidence(seen, contents.names),
         features=sections.features(seen),
         judgement=sections.judgement(contents.records),
         missing=[*missing, *lacking(contents)],
@@ -252,5 +252,5 @@ def lacking(contents: Contents) -> list[str]:
     if contents.comparison is None and all(record.finished for record in contents.runs):
         lines.append("There are no scores: the run had no labelled images (--data.validation).")
     if not any(record.judgement for record in contents.runs):
-        lines.append("Nothing was judged without labels: `pipa train --judge 16` does.")
+        lines.append("Nothing was judged without labels: pipa train --judge 16 does.")
     return lines

@@ -15,7 +15,7 @@ from pipa.evaluation.plots import class_bars
 from pipa.evaluation.record import RunRecord
 from pipa.evaluation.runs import Row
 from pipa.evaluation.scores import best_of, figure
-from pipa.evaluation.tables import class_means, said
+from pipa.evaluation.tables import class_means, said, signed
 
 Records = Mapping[str, Sequence[RunRecord]]
 _CRITERIA = {
@@ -41,12 +41,14 @@ def class_table(
     colours = dict(zip(seen.labels.names, seen.labels.colours, strict=True)) if seen else {}
     reference = comparison.named(comparison.against[0])
     differs = rows[-1].name != reference.name
+    changes = {name: class_difference(rows[-1], reference, name) for name in classes}
+    alone = all(len(change.by_seed) < 2 for change in changes.values())
     lines = [
         {
             "name": name,
             "colour": colours.get(name),
             "cells": _cells([means[row.name].get(name) for row in rows])
-            + ([_signed(class_difference(rows[-1], reference, name))] if differs else []),
+            + ([_signed(changes[name], alone=alone)] if differs else []),
         }
         for name in classes
     ]
@@ -54,7 +56,7 @@ def class_table(
     bars = class_bars(by_name, methods=names)
     head = [row.name for row in rows]
     if differs:
-        head.append(f"{rows[-1].name} minus {reference.name}")
+        head.append(f"{rows[-1].name} minus {reference.name}" + " (one seed)" * alone)
     return {
         "figure": {"caption": "IoU, percent", "note": note, "svg": bars},
         "head": head,
@@ -81,11 +83,12 @@ def _cells(values: Sequence[float | None]) -> list[dict[str, str]]:
     ]
 
 
-def _signed(change: Difference) -> dict[str, str]:
-    kind = (
-        "" if not change.by_seed or abs(change.mean) < 0.05 else "up" if change.mean > 0 else "down"
-    )
-    return {"text": said(change), "kind": kind}
+def _signed(change: Difference, *, alone: bool) -> dict[str, str]:
+    """Write a difference; if all of the column have one seed, its head says so."""
+    if not change.by_seed:
+        return {"text": "-", "kind": ""}
+    kind = "" if abs(change.mean) < 0.05 else "up" if change.mean > 0 else "down"
+    return {"text": signed(change.mean) if alone else said(change), "kind": kind}
 
 
 def confusion_figures(records: Records) -> list[dict[str, Any]]:
@@ -101,7 +104,7 @@ def confusion_figures(records: Records) -> list[dict[str, Any]]:
             note = f"of the pixels of a class, on {runs[0].scored_on}; {seeds}"
             kind = "wide span" if seen > 8 else ""
             svg = confusion_map(counts, found[0][0])
-            caption = f"Confusion of the {name}, percent"
+            caption = f"Confusion, percent: {name}"
             figures.append({"caption": caption, "note": note, "svg": svg, "kind": kind})
     return figures
 
@@ -159,7 +162,7 @@ def _right(share: float | None) -> str:
     return "" if share is None else f": {100 * share:.0f} % right"
 
 
-def confidence(seen: Examination | None) -> dict[str, Any] | None:
+def confidence(seen: Examination | None, names: Sequence[str]) -> dict[str, Any] | None:
     """How sure the networks are, and how often they are right where they are that sure."""
     if seen is None or not seen.bins:
         return None
@@ -175,7 +178,8 @@ def confidence(seen: Examination | None) -> dict[str, Any] | None:
     else:
         note += "Without labels it is not known how often they are right."
     figures = {"caption": "Reliability" if seen.labelled else "Confidence", "note": ""}
-    return {"note": note, "figure": figures | {"svg": reliability_diagram(seen.bins)}}
+    svg = reliability_diagram(seen.bins, methods=names)
+    return {"note": note, "figure": figures | {"svg": svg}}
 
 
 def calibration_error(bins: np.ndarray) -> float:

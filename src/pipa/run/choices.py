@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from pipa.errors import PipaError, at_least
+from pipa.files.installed import experiment_file, experiment_files
 from pipa.files.threads import available_cores
-from pipa.run.options import CONFIGS, StudentOptions
+from pipa.run.options import StudentOptions
 
 SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
 """The recipes: from random weights; a light pretrained network on a CPU; a large one on a GPU."""
@@ -155,11 +156,9 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     Raises:
         PipaError: There is none, or it lacks what is to be adjusted.
     """
-    file = CONFIGS / f"{recipe}.yaml"
-    file = file if file.is_file() else Path(recipe)
-    names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    names = ", ".join(name for name in experiment_files() if "/" not in name)
     try:
-        plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+        plan = yaml.safe_load(Path(experiment_file(recipe)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         plan = None
     parts = plan if isinstance(plan, dict) else {}

@@ -14,6 +14,7 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluation.runs import refuse_other_images, scored_on
+from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.run.options import (
@@ -251,13 +252,13 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
 
 
 def read_rows(file: Path) -> list[tuple[str, list[str]]]:
-    """Rows of a YAML file, each a mapping of options.
+    """Rows of a YAML file on disk or of pipa, each a mapping of options.
 
     Raises:
         PipaError: It is none.
     """
     remedy = "Each row is a line NAME: {method.terms: [pixel], ...}."
-    content = read_yaml(file, remedy)
+    content = read_yaml(Path(experiment_file(str(file))), remedy)
     rows: dict[Any, Any] = content if isinstance(content, dict) else {}
     if not rows or not all(isinstance(options, dict) for options in rows.values()):
         raise PipaError("is no mapping of rows", file, remedy)

@@ -13,6 +13,7 @@ import yaml
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.runs import flat
+from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.models.build import create_segmenter
@@ -26,8 +27,6 @@ from pipa.uda.terms import TERMS
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-"""The experiment files that are installed with pipa."""
 OURS = {
     "logger",
     "callbacks",
@@ -138,7 +137,7 @@ def refuse_wrong_file(file: Path) -> None:
     Raises:
         PipaError: It is no YAML, holds an option twice, or a section holds something else.
     """
-    remedy = "It should look like the files in configs/."
+    remedy = "`pipa configs own_data_small` shows what one looks like."
     content = read_yaml(file, remedy)
     for section, value in content.items() if isinstance(content, dict) else ():
         if section in SECTIONS and not isinstance(value, dict):
@@ -248,25 +247,21 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
 
 
-def experiment_file(name: str) -> str:
-    """Find an experiment file: one on disk, else the one of pipa with that name.
-
-    Args:
-        name: A path, or the name of a file in `pipa/configs`: `own_data_small`, or
-            `configs/own_data_small.yaml`.
-    """
-    own = CONFIGS / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
-    return str(own) if own.is_file() and not Path(name).is_file() else name
-
-
 def spelled_out(given: list[str]) -> list[str]:
     """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, bare switches.
 
     A later file overrides an earlier one.
+
+    Raises:
+        PipaError: An experiment file, or that of the run to resume, does not exist.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
-    words = [*files, *given[options:]]
+    files = [experiment_file(name) for name in given[:options]]
+    for file in files:
+        if not Path(file).exists():
+            remedy = "`pipa configs` lists those that pipa brings."
+            raise PipaError("there is no such experiment file", file, remedy)
+    words = [*(part for file in files for part in ("--config", file)), *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
     words = [f"{word}=true" if bare(words, i) else word for i, word in enumerate(words)]
     if "--resume" not in words:
@@ -275,11 +270,11 @@ def spelled_out(given: list[str]) -> list[str]:
     run = words[index + 1 : index + 2]
     if not run or run[0].startswith("-"):  # the rest of the command describes the run
         return [*words[:index], "--resume=true", *words[index + 1 :]]
-    file = Path(run[0]) / "config.yaml"
-    if not file.is_file():
+    config = Path(run[0]) / "config.yaml"
+    if not config.is_file():
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
     kept = [*words[:index], *words[index + 2 :]]
-    return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]
+    return ["--config", str(config), *kept, f"--out={run[0]}", "--resume=true"]
 
 
 def bare(words: list[str], index: int) -> bool:
