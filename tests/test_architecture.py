@@ -107,6 +107,7 @@ PLAIN = {
     *("adapt", "train", "predict", "evaluate", "compare", "Run", "Wrapped"),
     *("StudentOptions", "MethodOptions", "Optim", "CropPair"),
     *("create_segmenter", "load_segmenter", "save_segmenter", "Segmenter", "UDAData"),
+    *("Predictor", "from_pretrained", "push_to_hub", "save_pretrained"),
     *("LabelSpace", "CITYSCAPES", "PipaError", "losses", "SourceOnly"),
 }
 """Public names that come from no paper."""

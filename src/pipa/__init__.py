@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pipa.classes import CITYSCAPES as CITYSCAPES
     from pipa.classes import LabelSpace as LabelSpace
     from pipa.data.module import UDAData as UDAData
+    from pipa.deploy.predictor import Predictor as Predictor
+    from pipa.deploy.publish import from_pretrained as from_pretrained
+    from pipa.deploy.publish import push_to_hub as push_to_hub
+    from pipa.deploy.publish import save_pretrained as save_pretrained
     from pipa.errors import PipaError as PipaError
     from pipa.models.build import create_segmenter as create_segmenter
     from pipa.models.saved import load_segmenter as load_segmenter
@@ -64,6 +68,10 @@ _HOME = {
     "create_segmenter": "pipa.models.build",
     "load_segmenter": "pipa.models.saved",
     "save_segmenter": "pipa.models.saved",
+    "Predictor": "pipa.deploy.predictor",
+    "from_pretrained": "pipa.deploy.publish",
+    "push_to_hub": "pipa.deploy.publish",
+    "save_pretrained": "pipa.deploy.publish",
     "Segmenter": "pipa.models.segmenter",
     "Wrapped": "pipa.models.wrapped",
     "UDAData": "pipa.data.module",

@@ -49,6 +49,11 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
         header.split(",")
     )
 
+    report = tmp_path / "page.html"
+    made = pipa("report", tmp_path / "run", "--pictures", 1, "--out", report)
+    assert made.code == 0, made.err
+    assert "source-only student on its left" in report.read_text()
+
     again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
     assert again.code == 0, again.err
     assert "score" in again.out

@@ -15,6 +15,7 @@ import yaml
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
+from pipa.evaluation.course import moved_most
 from pipa.evaluation.features import nearest, project, scattered
 from pipa.evaluation.report import write_report
 from pipa.evaluation.sections import calibration_error
@@ -142,9 +143,15 @@ def test_a_run_with_everything(tmp_path, data):
     assert "Adaptation helped." in text
     assert f"Scored on: {data['validation']}." in text
     assert "run's own at step 50" in text
-    for name in ("Course of the training", "Loss terms", "IoU of each class", "Confusion of the"):
+    for name in (
+        "Course of the training",
+        "Loss terms",
+        "IoU of each class",
+        "Confusion, percent: adapted student",
+    ):
         assert name in text
-    assert f"{AWFUL[0]} 30.0 42.5 +12.5 (one seed)" in text
+    assert f"{AWFUL[0]} 30.0 42.5 +12.5 {AWFUL[1]}" in text
+    assert "adapted student minus source-only student (one seed)" in text
     assert "2 images spread over" in text
     assert "% of the pixels changed" in text
     assert "calibration error" in text
@@ -182,7 +189,7 @@ def test_the_images_are_sorted_by_change(tmp_path, data):
     ("options", "said", "unsaid"),
     [
         ({"miou": None}, "There are no scores", "mIoU on"),
-        ({"before": None}, "`pipa train --judge 16` does", "source-only"),
+        ({"before": None}, "pipa train --judge 16 does", "source-only"),
         ({"finished": False}, "has not ended: it has logged step 100 of 400", "Pictures"),
     ],
 )
@@ -287,6 +294,11 @@ def test_an_unwritable_place_is_said_and_left_alone(tmp_path, data):
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(PipaError, match="holds no run"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+def test_of_many_classes_those_that_moved_most_are_shown():
+    lines = {str(i): {"one": [(1, 0.0), (2, float(i))]} for i in range(30)}
+    assert moved_most(lines) == [str(i) for i in range(6, 30)]
 
 
 def test_calibration_is_the_mean_gap_of_the_bins():

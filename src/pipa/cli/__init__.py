@@ -31,10 +31,12 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa data nuclei [DIR]        write a small example of real images
   pipa convert CKPT OUT         turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model
   pipa export MODEL OUT         write ONNX, compared with the original
+  pipa push USER/MODEL RUN...   put a model with its card on the Hugging Face Hub
   pipa configs [NAME]           list the experiment files that pipa brings, or print one
   pipa doctor                   what this machine and installation offer
 
-`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
+`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, .pth,
+.onnx, or USER/MODEL on the Hub.
 A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 """
 
@@ -51,6 +53,7 @@ COMMANDS = {
     "predict": ("models", "predict_command"),
     "convert": ("models", "convert_command"),
     "export": ("models", "export_command"),
+    "push": ("models", "push_command"),
     "data check": ("data", "check_command"),
     "data stats": ("data", "stats_command"),
     "data streets": ("data", "streets_command"),

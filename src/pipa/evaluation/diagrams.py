@@ -79,7 +79,10 @@ def _one(colour: str) -> mpl.colors.ListedColormap:
 
 
 def reliability_diagram(
-    bins: Mapping[str, Float[np.ndarray, "bins 3"]], *, form: Format = "svg"
+    bins: Mapping[str, Float[np.ndarray, "bins 3"]],
+    *,
+    methods: Sequence[str] | None = None,
+    form: Format = "svg",
 ) -> bytes:
     """Plot how often pixels of a confidence are right, and how many there are of each.
 
@@ -87,8 +90,10 @@ def reliability_diagram(
         bins: Method -> pixels, right pixels and summed confidence, in bins of equal width from
             confidence 0 to 1. Where no pixel is right the labels are not known: only the
             numbers are drawn.
+        methods: All methods in their order, which decides colours; default: as they appear.
         form: File format of the bytes.
     """
+    methods = list(bins) if methods is None else list(methods)
     known = any(counts[:, 1].any() for counts in bins.values())
     ratios = [2, 1] if known else [1]
     with mpl.rc_context(STYLE):
@@ -101,7 +106,8 @@ def reliability_diagram(
             grid[0].plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=":")
             grid[0].set_ylabel("right, percent")
         dress(grid[-1])
-        for place, counts in enumerate(bins.values()):
+        for name, counts in bins.items():
+            place = methods.index(name)
             edges = np.linspace(0, 100, len(counts) + 1)
             if known:
                 filled = counts[counts[:, 0] > 0]
@@ -114,7 +120,7 @@ def reliability_diagram(
         grid[-1].set_xlabel("confidence, percent")
         grid[-1].set_xlim(0, 100)
         if len(bins) > 1:
-            legend(figure, list(bins))
+            legend(figure, [name if name in bins else "" for name in methods])
         return encode(figure, form)
 
 

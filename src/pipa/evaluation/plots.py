@@ -58,6 +58,7 @@ def curves(
     methods: Sequence[str] | None = None,
     smooth: bool = False,
     floor: float | None = None,
+    ceiling: float | None = None,
     form: Format = "svg",
 ) -> bytes:
     """Plot values against training steps: one panel per quantity, one line per method.
@@ -66,7 +67,8 @@ def curves(
         panels: Title of a panel (such as a loss term) -> method -> its series.
         methods: All methods in their order, which decides colours; default: as they appear.
         smooth: Draw a running mean over the raw values, for noisy losses.
-        floor: Start of the vertical axis; default: below the lowest value.
+        floor: Start of the vertical axes; default: below the lowest value.
+        ceiling: With a floor, their end; default: above the highest value.
         form: File format of the bytes.
     """
     if methods is None:
@@ -83,7 +85,7 @@ def curves(
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4))
             if floor is not None:
-                top = axes.get_ylim()[1]
+                top = axes.get_ylim()[1] if ceiling is None else ceiling
                 axes.set_ylim(floor, top + 0.05 * (top - floor) if top > floor else floor + 1)
         for axes in grid[-columns:]:
             axes.set_xlabel("step")

@@ -1,7 +1,8 @@
 """A report on runs as one HTML file: scores, curves, classes, pictures, features, settings.
 
 Everything is inside the file, so it can be mailed and opened anywhere. It follows the reader's
-light or dark setting and fits a phone. `sections` draws its parts, `page` lays them out.
+light or dark setting and fits a phone. `course`, `sections` and `origin` make its parts,
+`page` lays them out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluation import sections
 from pipa.evaluation.compare import Comparison, compare, mean
+from pipa.evaluation.course import curve_figures
 from pipa.evaluation.examine import Examination, examine
+from pipa.evaluation.origin import as_yaml, differing, facts
 from pipa.evaluation.page import render
 from pipa.evaluation.plots import PALETTE
 from pipa.evaluation.record import RunRecord, read_record
-from pipa.evaluation.runs import NOT_OF_A_ROW, Row, find_groups, flat, row_of
+from pipa.evaluation.runs import Row, find_groups, row_of
 from pipa.evaluation.scores import figure
 from pipa.evaluation.tables import cells, notes, said
 from pipa.files.writing import write_text
@@ -92,15 +94,15 @@ def write_report(
         verdicts=verdicts(contents),
         cards=cards(contents),
         methods=methods(contents),
-        curves=sections.curve_figures(contents.records, contents.names),
+        curves=curve_figures(contents.records, contents.names),
         classes=sections.class_table(contents.comparison, contents.names, seen),
         confusion=sections.confusion_figures(contents.records),
         gallery=sections.gallery(seen),
-        confidence=sections.confidence(seen),
+        confidence=sections.confidence(seen, contents.names),
         features=sections.features(seen),
         judgement=sections.judgement(contents.records),
         missing=[*missing, *lacking(contents)],
-        facts=facts(contents),
+        facts=facts(contents.runs, contents.rows[0].scored_on if contents.rows else ""),
         differing=differing(contents.records),
         settings=[(name, as_yaml(found[0])) for name, found in contents.records.items()],
     )
@@ -250,46 +252,5 @@ def lacking(contents: Contents) -> list[str]:
     if contents.comparison is None and all(record.finished for record in contents.runs):
         lines.append("There are no scores: the run had no labelled images (--data.validation).")
     if not any(record.judgement for record in contents.runs):
-        lines.append("Nothing was judged without labels: `pipa train --judge 16` does.")
+        lines.append("Nothing was judged without labels: pipa train --judge 16 does.")
     return lines
-
-
-def facts(contents: Contents) -> list[tuple[str, str]]:
-    """Where the numbers come from: data, seeds, time, versions, commit."""
-    record = contents.runs[-1]
-    seeds = sorted({one.seed for one in contents.runs})
-    found = [("Runs", ", ".join(str(one.folder) for one in contents.runs))]
-    domains = ("source", "target", "validation")
-    found += [(n.capitalize(), str(record.data[n])) for n in domains if record.data.get(n)]
-    if contents.rows:
-        found.append(("Scored on", contents.rows[0].scored_on))
-    found.append(
-        ("Seeds", ", ".join(map(str, seeds)) if len(seeds) > 1 else f"{seeds[0]}: one seed")
-    )
-    spent = [one.stored["seconds"] for one in contents.runs if one.stored.get("seconds")]
-    if spent:
-        found.append(("Time", ", ".join(f"{seconds:.0f} s" for seconds in spent)))
-    environments = {str(e): e for one in contents.runs if (e := one.stored.get("environment"))}
-    for environment in environments.values():
-        commit = environment.get("git") or "unknown"
-        versions = (f"{k} {v}" for k, v in environment.items() if k not in ("git", "machine"))
-        found += [("Commit", commit), ("Versions", ", ".join(versions))]
-    return found
-
-
-def differing(records: Mapping[str, Sequence[RunRecord]]) -> list[list[str]]:
-    """A table of the settings in which methods differ; empty if there is one."""
-    options = {name: flat(dict(found[0].options)) for name, found in records.items()}
-    known = sorted({key for found in options.values() for key in found})
-    lines = []
-    for key in known:
-        values = [str(found.get(key, "-")) for found in options.values()]
-        if key not in NOT_OF_A_ROW and len(set(values)) > 1:
-            lines.append([key, *values])
-    return [["setting", *options], *lines] if lines else []
-
-
-def as_yaml(record: RunRecord) -> str:
-    """All settings of a run."""
-    text = yaml.safe_dump(dict(record.options), sort_keys=False, allow_unicode=True)
-    return text if record.options else "The run has no config.yaml."

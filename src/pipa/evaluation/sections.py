@@ -11,26 +11,13 @@ from pipa.evaluation.compare import Comparison, Difference
 from pipa.evaluation.diagrams import confusion_map, feature_scatter, reliability_diagram
 from pipa.evaluation.examine import Examination, Seen
 from pipa.evaluation.page import label_map, photo
-from pipa.evaluation.plots import Series, class_bars, curves
+from pipa.evaluation.plots import class_bars
 from pipa.evaluation.record import RunRecord
-from pipa.evaluation.runs import UNKNOWN, Row, scored_on
+from pipa.evaluation.runs import Row
 from pipa.evaluation.scores import best_of, figure
-from pipa.evaluation.tables import class_means, said
+from pipa.evaluation.tables import class_means, said, signed
 
 Records = Mapping[str, Sequence[RunRecord]]
-_LOSS, _IOU = "loss/", "iou/"
-_COURSE = {
-    "lr": "learning rate",
-    "pseudo/sure": "sure, percent",
-    "judge/score": "score, no labels",
-    "judge/same": "unchanged, percent",
-}
-"""Columns of `metrics.csv` that show the course of a training, and their titles."""
-_SHARES = {"pseudo/sure", "judge/same"}
-_COURSE_NOTE = {
-    "pseudo/sure": "sure: pixels whose pseudo-label reaches the teacher's confidence",
-    "judge/same": "unchanged: pixels with the class that the source-only student gave them",
-}
 _CRITERIA = {
     "score": "score",
     "agreement": "agreement",
@@ -39,50 +26,6 @@ _CRITERIA = {
     "information": "information",
     "confidence": "confidence",
 }
-
-
-def curve_figures(records: Records, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Figures of the training: score, losses, learning rate, pseudo-labels, IoU of each class."""
-    columns = dict.fromkeys(
-        name for runs in records.values() for run in runs for name in run.series
-    )
-    losses = {name.removeprefix(_LOSS): name for name in columns if name.startswith(_LOSS)}
-    classes = {name.removeprefix(_IOU): name for name in columns if name.startswith(_IOU)}
-    course = {title: name for name, title in _COURSE.items() if name in columns}
-    score = {"": "miou"} if "miou" in columns else {}
-    images = {scored_on(run.options) for runs in records.values() for run in runs}
-    on = f"on {images.pop()}" if len(images) == 1 and images != {UNKNOWN} else ""
-    seeds = max(len(runs) for runs in records.values())
-    over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
-    explained = [note for name, note in _COURSE_NOTE.items() if name in columns]
-    figures = []
-    for caption, note, panels, floor, smooth in (
-        ("mIoU during training, percent", f"{on}; {over}".removeprefix("; "), score, None, False),
-        ("Course of the training", "; ".join([over, *explained]), course, 0.0, False),
-        ("Loss terms", over, losses, 0.0, True),
-        ("IoU of each class, percent", f"{on}; {over}".removeprefix("; "), classes, 0.0, False),
-    ):
-        drawn = {title: _lines(records, name) for title, name in panels.items()}
-        if drawn:
-            svg = curves(drawn, methods=names, smooth=smooth, floor=floor)
-            figures.append({"caption": caption, "note": note, "svg": svg})
-    return figures
-
-
-def _lines(records: Records, column: str) -> dict[str, Series]:
-    """One line for each method: the mean over its runs, at the steps that all have."""
-    found = {}
-    for name, runs in records.items():
-        lines = [dict(run.series[column]) for run in runs if run.series.get(column)]
-        if lines:
-            steps = sorted(set(lines[0]).intersection(*lines[1:]))
-            mean = [(s, float(np.mean([line[s] for line in lines]))) for s in steps]
-            found[name] = _percent(mean) if column in _SHARES else mean
-    return found
-
-
-def _percent(line: Series) -> Series:
-    return [(step, 100 * value) for step, value in line]
 
 
 def class_table(
@@ -98,12 +41,14 @@ def class_table(
     colours = dict(zip(seen.labels.names, seen.labels.colours, strict=True)) if seen else {}
     reference = comparison.named(comparison.against[0])
     differs = rows[-1].name != reference.name
+    changes = {name: class_difference(rows[-1], reference, name) for name in classes}
+    alone = all(len(change.by_seed) < 2 for change in changes.values())
     lines = [
         {
             "name": name,
             "colour": colours.get(name),
             "cells": _cells([means[row.name].get(name) for row in rows])
-            + ([_signed(class_difference(rows[-1], reference, name))] if differs else []),
+            + ([_signed(changes[name], alone=alone)] if differs else []),
         }
         for name in classes
     ]
@@ -111,7 +56,7 @@ def class_table(
     bars = class_bars(by_name, methods=names)
     head = [row.name for row in rows]
     if differs:
-        head.append(f"{rows[-1].name} minus {reference.name}")
+        head.append(f"{rows[-1].name} minus {reference.name}" + " (one seed)" * alone)
     return {
         "figure": {"caption": "IoU, percent", "note": note, "svg": bars},
         "head": head,
@@ -138,11 +83,12 @@ def _cells(values: Sequence[float | None]) -> list[dict[str, str]]:
     ]
 
 
-def _signed(change: Difference) -> dict[str, str]:
-    kind = (
-        "" if not change.by_seed or abs(change.mean) < 0.05 else "up" if change.mean > 0 else "down"
-    )
-    return {"text": said(change), "kind": kind}
+def _signed(change: Difference, *, alone: bool) -> dict[str, str]:
+    """Write a difference; if all of the column have one seed, its head says so."""
+    if not change.by_seed:
+        return {"text": "-", "kind": ""}
+    kind = "" if abs(change.mean) < 0.05 else "up" if change.mean > 0 else "down"
+    return {"text": signed(change.mean) if alone else said(change), "kind": kind}
 
 
 def confusion_figures(records: Records) -> list[dict[str, Any]]:
@@ -158,7 +104,7 @@ def confusion_figures(records: Records) -> list[dict[str, Any]]:
             note = f"of the pixels of a class, on {runs[0].scored_on}; {seeds}"
             kind = "wide span" if seen > 8 else ""
             svg = confusion_map(counts, found[0][0])
-            caption = f"Confusion of the {name}, percent"
+            caption = f"Confusion, percent: {name}"
             figures.append({"caption": caption, "note": note, "svg": svg, "kind": kind})
     return figures
 
@@ -216,7 +162,7 @@ def _right(share: float | None) -> str:
     return "" if share is None else f": {100 * share:.0f} % right"
 
 
-def confidence(seen: Examination | None) -> dict[str, Any] | None:
+def confidence(seen: Examination | None, names: Sequence[str]) -> dict[str, Any] | None:
     """How sure the networks are, and how often they are right where they are that sure."""
     if seen is None or not seen.bins:
         return None
@@ -232,7 +178,8 @@ def confidence(seen: Examination | None) -> dict[str, Any] | None:
     else:
         note += "Without labels it is not known how often they are right."
     figures = {"caption": "Reliability" if seen.labelled else "Confidence", "note": ""}
-    return {"note": note, "figure": figures | {"svg": reliability_diagram(seen.bins)}}
+    svg = reliability_diagram(seen.bins, methods=names)
+    return {"note": note, "figure": figures | {"svg": svg}}
 
 
 def calibration_error(bins: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Building of networks by name: HEAD_BACKBONE."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,8 @@ def create_segmenter(
         parts.append(build_head(**ATTENTION.get(decoder, {})))
     make = HRDA if kind == "hrda" else EncoderDecoder
     model: Segmenter = _call(partial(make, body, *parts), options, name)
+    if any(not parameter.numel() for parameter in model.parameters()):
+        raise ValueError("a layer without channels")
     model.config = {
         "name": name,
         "num_classes": num_classes,
@@ -135,4 +138,6 @@ def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) ->
         raise PipaError(
             f"{where} has no option {', '.join(unknown)}", remedy=f"It has {', '.join(known)}."
         )
-    return function(**options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # is refused at the end
+        return function(**options)

@@ -74,7 +74,7 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     seconds = time.perf_counter() - since
     write_results(out / "results.json", results, seconds)
     about = (
-        f"`pipa demo --seed {seed} --steps {steps}`, {seconds:.0f} s on {os.cpu_count()} cores: "
+        f"pipa demo --seed {seed} --steps {steps}, {seconds:.0f} s on {os.cpu_count()} cores: "
         "Streets, 200 labelled game images, 400 unlabelled and 200 held-out camera images. All "
         "three start from the same weights, see the same source batches, and pass them four times "
         "per step through the student; the control learns by plain cross entropy from the pairs "

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import flat
+from pipa.evaluation.runs import flat
 
 
 def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
