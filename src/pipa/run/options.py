@@ -270,11 +270,11 @@ def spelled_out(given: list[str]) -> list[str]:
     run = words[index + 1 : index + 2]
     if not run or run[0].startswith("-"):  # the rest of the command describes the run
         return [*words[:index], "--resume=true", *words[index + 1 :]]
-    file = Path(run[0]) / "config.yaml"
-    if not file.is_file():
+    config = Path(run[0]) / "config.yaml"
+    if not config.is_file():
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
     kept = [*words[:index], *words[index + 2 :]]
-    return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]
+    return ["--config", str(config), *kept, f"--out={run[0]}", "--resume=true"]
 
 
 def bare(words: list[str], index: int) -> bool:
