@@ -90,7 +90,7 @@ def train(
             a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
 
-    Example:
+    Examples:
         >>> data = pipa.UDAData("synthetic", "photos", crop=32, workers=0)
         >>> short = {"max_steps": 3, "enable_progress_bar": False}
         >>> run = pipa.train("out", data=data, student="small", method="dacs", trainer=short)
