@@ -88,7 +88,7 @@ def options():
     return set(parser.get_defaults().as_flat().__dict__)
 
 
-@pytest.mark.parametrize(("page", "words"), COMMAND_LINES, ids=lambda part: " ".join(part)[:70])
+@pytest.mark.parametrize(("page", "words"), COMMAND_LINES, ids=str)
 def test_a_command_of_the_docs_exists(page, words, options):
     name = " ".join(words[:2]) if words[0] == "data" else words[0]
     if words[0].startswith("-"):
