@@ -83,7 +83,7 @@ def tell_of_batch(engine: L.Trainer, batch_size: int, lr: float) -> None:
 
 
 @contextmanager
-def told_of_losses(run: Path) -> Iterator[None]:
+def told_of_lost_processes(run: Path) -> Iterator[None]:
     """Turn the error of a process that has lost another one into a line.
 
     Raises:

@@ -102,8 +102,7 @@ def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
-    words = spelled_out(given)
-    refuse_no_yaml(words)
+    words = with_good_files(spelled_out(given))
     try:
         config = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
@@ -119,8 +118,8 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     return {**options, **own, "resume": resume, "config": text}
 
 
-def refuse_no_yaml(words: list[str]) -> None:
-    """Read the experiment files once, strictly, before jsonargparse does.
+def with_good_files(words: list[str]) -> list[str]:
+    """Return the words, after each experiment file among them is read strictly.
 
     Raises:
         PipaError: A file is none.
@@ -129,6 +128,7 @@ def refuse_no_yaml(words: list[str]) -> None:
         name = word if option == "--config" else word.partition("--config=")[2]
         if name and os.path.isfile(name):
             refuse_wrong_file(Path(name))
+    return words
 
 
 def refuse_wrong_file(file: Path) -> None:

@@ -27,7 +27,7 @@ from pipa.run.checkpoints import in_one_line
 from pipa.run.devices import (
     settle_devices,
     tell_of_batch,
-    told_of_losses,
+    told_of_lost_processes,
     training_device,
 )
 from pipa.run.ending import Run, write_own_report, write_run
@@ -110,7 +110,7 @@ def train(
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), told_of_losses(out), warnings.catch_warnings():
+    with stop.listening(), in_one_line(out), told_of_lost_processes(out), warnings.catch_warnings():
         module = set_up(
             out,
             data,
