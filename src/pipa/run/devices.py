@@ -18,11 +18,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.strategy import _ForwardRedirection
 from torch.distributed import DistError
 
+from pipa import __version__
 from pipa.errors import PipaError
 
 log = logging.getLogger("pipa")
 
-PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
+PACKAGES = ("torch", "lightning", "transformers", "kornia")
 
 
 class AveragedByMethod(DDPStrategy):
@@ -130,5 +131,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "git": git,
+        "pipa": __version__,
         **{name: version(name) for name in PACKAGES},
     }
