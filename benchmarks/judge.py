@@ -21,7 +21,7 @@ import torch
 from scipy.stats import spearmanr
 
 from pipa.data.unlabelled import source_pixels, target_images
-from pipa.evaluate.judge import judge
+from pipa.evaluation.judge import judge
 from pipa.models.saved import load_segmenter
 from pipa.run.judging import run_data
 

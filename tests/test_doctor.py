@@ -50,7 +50,7 @@ def test_versions_out_of_range_and_missing_packages(monkeypatch):
     found = {what: (value, state) for what, value, state in diagnose()}
     assert found["numpy"][1] == "pip install 'numpy>=99'"
     assert found["not-there"] == ("not installed", "pip install 'not-there>=1'")
-    assert found["absent (web)"][1] == "Optional: in pipa's folder, pip install -e '.[web]'"
+    assert found["absent (web)"][1] == "Optional: pip install 'pipa-uda[web]'"
     assert "pytest" not in found
 
 

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-IGNORE_INDEX = 255
-"""The id of pixels without a label (Cityscapes' convention): no loss uses them."""
+from pipa.classes import IGNORE_INDEX as IGNORE_INDEX
 
 
 class Box(NamedTuple):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+IGNORE_INDEX = 255
+"""The id of pixels without a label (Cityscapes' convention): no loss uses them."""
 Colour = tuple[int, int, int]
 """Red, green, blue, each 0..255."""
 

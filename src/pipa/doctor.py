@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -124,21 +125,17 @@ def _cache() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    requirements = [Requirement(line) for line in importlib.metadata.requires("pipa") or ()]
+    requirements = [Requirement(line) for line in importlib.metadata.requires("pipa-uda") or ()]
     for needed in requirements:
-        extras = [e for e in ("export", "web", "dev") if _only_with(needed.marker, e)]
-        if "dev" not in extras:
-            yield _package(needed.name, needed.specifier, extras[0] if extras else "")
+        extra = _extra_of(needed.marker)
+        if extra not in ("docs", "dev"):  # users need neither
+            yield _package(needed.name, needed.specifier, extra)
 
 
-def _only_with(marker: object, extra: str) -> bool:
-    from packaging.markers import Marker
-
-    return (
-        isinstance(marker, Marker)
-        and marker.evaluate({"extra": extra})
-        and not marker.evaluate({"extra": ""})
-    )
+def _extra_of(marker: object) -> str:
+    """The extra that asks for a requirement; empty if all installations need it."""
+    found = re.search(r'extra == "([\w-]+)"', str(marker))
+    return found[1] if found else ""
 
 
 def _package(name: str, wanted: object, extra: str) -> Finding:
@@ -149,9 +146,7 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         if extra:
-            return Finding(
-                what, "not installed", f"Optional: in pipa's folder, pip install -e '.[{extra}]'"
-            )
+            return Finding(what, "not installed", f"Optional: pip install 'pipa-uda[{extra}]'")
         return Finding(what, "not installed", f"pip install '{name}{wanted}'")
     assert isinstance(wanted, SpecifierSet)
     fits = wanted.contains(version, prereleases=True)

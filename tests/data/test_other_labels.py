@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -186,6 +187,16 @@ def test_a_pixel_is_filled_if_its_centre_lies_within(corners):
             assert mask[row, column] == inside
 
 
+def test_the_table_in_the_docs_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "labels.md").read_text()
+    file = tmp_path / "classes.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    table = class_table(str(file))
+    assert table.labels.names == ("road", "sky", "person")
+    assert table.ids == {0: 0, 1: 1, 7: 2, 250: IGNORE_INDEX}
+    assert table.colours[0, 0, 0] == IGNORE_INDEX
+
+
 @pytest.mark.parametrize(
     ("text", "right"),
     [
@@ -267,12 +278,12 @@ def test_two_images_or_two_labels_of_one_stem_are_a_fault(tmp_path):
 
 def test_pictures_that_are_skipped_are_named(tmp_path, caplog):
     root = folder(tmp_path, labelled=False)
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "a.gif", "notes.txt", ".DS_Store"):
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "a.psd", "notes.txt", ".DS_Store"):
         (root / "images" / name).write_bytes(b"x")
-    heic, gif = check(str(root)).faults
+    heic, psd = check(str(root)).faults
     assert heic.startswith("2 files: is skipped, since pipa does not read .heic")
     assert "IMG_1.HEIC" in heic
-    assert gif.startswith(f"{root / 'images' / 'a.gif'}: is skipped")
+    assert psd.startswith(f"{root / 'images' / 'a.psd'}: is skipped")
     with caplog.at_level(logging.WARNING, "pipa"):
         assert len(find(str(root), "target").pairs) == 4
     assert "IMG_2.heic" in caplog.text

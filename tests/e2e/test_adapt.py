@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from builders import folder
 import pipa as package
 from pipa.cli.training import ADAPT_HELP
 from pipa.files.images import read_image
+from pipa.files.installed import NUCLEI
 from pipa.run.adapt import adapt
 
-NUCLEI = Path(__file__).parents[2] / "examples" / "nuclei"
 QUICK = ("--network=small", "--steps=4", "--crop=32", "--batch-size=2", "--device=cpu")
 
 
@@ -51,6 +50,9 @@ def test_two_folders_become_a_model_a_verdict_and_a_report(pipa, folders):
     again = pipa("adapt", "synthetic", "photos", *QUICK)
     assert again.code == 0, again.err
     assert (folders / "runs" / "synthetic-to-photos-2" / "report.html").is_file()
+    taken = pipa("adapt", "synthetic", "photos", *QUICK, "--out", run)
+    assert taken.code == 2
+    assert f"pipa train --resume {run}" in taken.err
     assert pipa("train", "--resume", run, "--trainer.max_steps=5").code == 0
 
 
@@ -93,6 +95,23 @@ def test_a_source_without_labels_is_refused(pipa, folders):
     done = pipa("adapt", "photos", "synthetic", *QUICK)
     assert done.code == 2
     assert "labels" in done.err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("{data: {crop: 32, colour: 3}, trainer: {max_steps: 4}}", "colour"),
+        ("{data: {crop: 32}, trainer: {max_steps: 4}, optim: {layer_decay: 7}}", "layer_decay"),
+        ("{data: {crop: 32}}", "max_steps"),
+        ("[", "max_steps"),
+    ],
+)
+def test_a_recipe_of_the_users_own_is_checked(pipa, folders, recipe, said):
+    Path("mine.yaml").write_text(recipe)
+    done = pipa("adapt", "synthetic", "photos", "--network=small", "--recipe=mine.yaml")
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_every_option_is_in_the_help_and_the_help_fits_on_a_screen():

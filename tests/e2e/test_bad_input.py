@@ -79,8 +79,8 @@ def test_a_run_that_would_never_look_at_the_target(refused, source, target):
         "--trainer.max_time=foo",
         "--student.options={backbone: 3}",
         "--student.options={name: x}",
+        "--student.options={head: {width: 0}}",
         "--method.passes=0",
-        "--pixel.width=20",
         "--pixel.similarity=2",
         "--seed=-1",
         "--pixel.anchors=99999999999999999999",
@@ -110,9 +110,10 @@ def test_a_config_that_is_no_text(refused, source, tmp_path):
         ("student:\n  options:\n" + "\n".join(f"  {line}" for line in LAUGHS.splitlines()), "many"),
         ("student: {options: " + "{a: " * 500 + "1" + "}" * 500 + "}", "nested"),
         ("data: [1, 2]", "`data` holds no options"),
+        ("optim: null", "`optim` holds no options"),
         ("seed: 1\nseed: 2", "`seed` stands twice"),
     ],
-    ids=["laughs", "deep", "list", "twice"],
+    ids=["laughs", "deep", "list", "null", "twice"],
 )
 def test_a_config_that_is_none(refused, source, tmp_path, text, word):
     (tmp_path / "c.yaml").write_text(text)

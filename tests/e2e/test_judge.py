@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from pipa.classes import LabelSpace
 from pipa.models.build import create_segmenter
 from pipa.models.saved import load_segmenter
+from pipa.run.ending import write_run
 from pipa.run.judging import Judge
-from pipa.run.train import write_run
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY
@@ -48,6 +48,11 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
     assert {"judge/score", "judge/same", "pseudo_share/water", "pseudo/sure", "lr"} <= set(
         header.split(",")
     )
+
+    report = tmp_path / "page.html"
+    made = pipa("report", tmp_path / "run", "--pictures", 1, "--out", report)
+    assert made.code == 0, made.err
+    assert "source-only student on its left" in report.read_text()
 
     again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
     assert again.code == 0, again.err

@@ -6,8 +6,8 @@ import pytest
 from builders import CLASSES, folder
 from rich.console import Console
 
-from pipa.evaluate.plots import class_bars
-from pipa.evaluate.scores import Result, comparison_table, score_table
+from pipa.evaluation.plots import class_bars
+from pipa.evaluation.scores import Result, comparison_table, score_table
 from pipa.files.images import read_image
 
 AWFUL = ("[/a] road", "<script>alert(1)</script>", "cost: $x_$ & more")

@@ -179,7 +179,9 @@ def test_print_config_is_a_config(pipa, worlds, tmp_path):
 
 def test_the_example_of_your_own_data(pipa, tmp_path):
     """Real images of different sizes, JPEG beside PNG labels, the class table one folder up."""
-    nuclei = Path(__file__).parents[2] / "examples" / "nuclei"
+    nuclei = tmp_path / "nuclei"
+    assert pipa("data", "nuclei", nuclei).code == 0
+    assert pipa("data", "nuclei", nuclei).code == 2  # never writes over a folder
     done = pipa("data", "check", nuclei / "fluorescence", "--sheet", tmp_path / "sheet.png")
     assert done.code == 0, done.err + done.out
     done = pipa(

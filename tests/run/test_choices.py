@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from pipa import PipaError
+from pipa.files.installed import CONFIGS
 from pipa.run import choices
 from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, Machine, Seen, choose
-from pipa.run.options import CONFIGS, read_experiment
+from pipa.run.options import read_experiment
 
 CPU, GPU = Machine("cpu", 2), Machine("cuda", 8, 24.0)
 PHOTOS = Seen(((360, 480), (360, 480)), 300)
@@ -38,7 +39,8 @@ def test_the_machine_decides_the_recipe(online):
     assert (found["cpu"].recipe, found["cuda"].recipe) == expected
     if online:
         assert "research only" in found["cuda"].reasons["network"]
-        assert chosen(Machine("cuda", 8, 6.0)).options["student.name"] == "fpn_mobilenet_v2"
+        small = chosen(Machine("cuda", 8, 6.0))
+        assert (small.recipe, small.options["student.name"]) == (LIGHT, "fpn_mobilenet_v2")
     else:
         assert "cannot be fetched" in found["cpu"].reasons["network"]
     assert found["cpu"].options["trainer.accelerator"] == "cpu"

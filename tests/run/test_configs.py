@@ -2,21 +2,20 @@
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
 from pipa.classes import CITYSCAPES
+from pipa.errors import PipaError
+from pipa.files.installed import CONFIGS, experiment_files
 from pipa.models.build import create_segmenter
-from pipa.run.options import CONFIGS as INSTALLED
 from pipa.run.options import read_experiment
 from pipa.run.recipes import build_method
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = sorted(file for kind in ("data", "network", "method") for file in CONFIGS.glob(f"{kind}/*"))
-ALONE = sorted(INSTALLED.glob("*.yaml"))
+ALONE = sorted(CONFIGS.glob("*.yaml"))
 DATA = ("gta52cityscapes", "synthia2cityscapes", "cityscapes2acdc", "cityscapes2darkzurich")
 OWN_TERMS = {
     "source_only": set(),
@@ -39,9 +38,8 @@ PAPERS = [
 def composed(data, network, method):
     """The words after `pipa train` for a row of the papers."""
     sizes = "hrda" if network == "hrda" else "daformer"
-    words = [f"{CONFIGS}/data/{data}_{sizes}.yaml", f"{CONFIGS}/network/{network}.yaml"]
-    file = CONFIGS / "method" / f"{method}.yaml"
-    return [*words, str(file) if file.exists() else f"--method.name={method}"]
+    last = f"method/{method}" if f"method/{method}" in experiment_files() else ""
+    return [f"data/{data}_{sizes}", f"network/{network}", last or f"--method.name={method}"]
 
 
 def read(words):
@@ -113,3 +111,8 @@ def test_a_later_file_and_then_an_option_overrides(tmp_path):
 def test_every_file_of_a_method_names_it():
     for file in CONFIGS.glob("method/*.yaml"):
         assert "method" in yaml.safe_load(file.read_text())
+
+
+def test_a_file_that_is_nowhere_is_refused_with_the_command_that_lists_them():
+    with pytest.raises(PipaError, match=r"own_data_smal: there is no such.*`pipa configs`"):
+        read(["own_data_smal"])

@@ -29,11 +29,15 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa data check DATA          read a whole data set and list what is wrong with it
   pipa data stats DATA          its classes: share of pixels, probability of being sampled
   pipa data streets DIR         write the built-in benchmark as folders of images
+  pipa data nuclei [DIR]        write a small example of real images
   pipa convert CKPT OUT         turn a checkpoint of PiPa, HRDA, DAFormer or MIC into a model
   pipa export MODEL OUT         write ONNX, compared with the original
+  pipa push USER/MODEL RUN...   put a model with its card on the Hugging Face Hub
+  pipa configs [NAME]           list the experiment files that pipa brings, or print one
   pipa doctor                   what this machine and installation offer
 
-`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, or .pth.
+`pipa COMMAND --help` explains each. A MODEL is a run's folder, its `model/`, a checkpoint, .pth,
+.onnx, or USER/MODEL on the Hub.
 A DATA is [FORMAT[/SPLIT]:]PATH; `pipa data --help` lists the formats.
 """
 
@@ -51,9 +55,12 @@ COMMANDS = {
     "convert": ("models", "convert_command"),
     "export": ("models", "export_command"),
     "web": ("web", "web_command"),
+    "push": ("models", "push_command"),
     "data check": ("data", "check_command"),
     "data stats": ("data", "stats_command"),
     "data streets": ("data", "streets_command"),
+    "data nuclei": ("installed", "nuclei_command"),
+    "configs": ("installed", "configs_command"),
     "doctor": ("data", "doctor_command"),
 }
 """Module and function of each sub-command."""

@@ -27,7 +27,11 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
 
 def add_model(parser: "ArgumentParser") -> None:
     """The arguments that say which network."""
-    parser.add_argument("model", type=Path, help="a run's folder, a model folder, .ckpt or .pth")
+    parser.add_argument(
+        "model",
+        type=Path,
+        help="a run's folder, a model folder, .ckpt, .pth, .onnx, or user/model on the Hub",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add_weights(parser)
 
@@ -57,7 +61,7 @@ def add_weights(parser: "ArgumentParser") -> None:
 
 def print_scores(result: Any) -> None:
     """The table of one result."""
-    from pipa.evaluate.scores import score_table
+    from pipa.evaluation.scores import score_table
 
     show(score_table(result))
 

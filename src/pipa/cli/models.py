@@ -54,7 +54,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
     result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
@@ -161,12 +161,36 @@ def export_command(given: list[str]) -> int:
     return 0
 
 
+def push_command(given: list[str]) -> int:
+    """`pipa push USER/MODEL RUN...`."""
+    about = "Put a run's model on the Hugging Face Hub, with a card that says its scores by seed."
+    parser = new_parser("push", about)
+    parser.add_argument("name", type=str, help="user/model")
+    about = "the run whose model it is; then runs of the same recipe with other seeds"
+    parser.add_argument("runs", nargs="+", type=Path, help=about)
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    about = "write the folder here instead, and send nothing"
+    parser.add_argument("--out", type=Path | None, help=about)
+    options = parser.parse_args(given)
+
+    from pipa.deploy.publish import push_to_hub, save_pretrained
+    from pipa.models.saved import load_segmenter
+
+    model = load_segmenter(options.runs[0])
+    if options.out:
+        save_pretrained(model, options.out, runs=options.runs, name=options.name)
+        print(f"wrote {options.out}")
+    else:
+        print(push_to_hub(model, options.name, runs=options.runs, private=options.private))
+    return 0
+
+
 def _quantised(options: Any) -> str:
     """Replace an ONNX file by its INT8 form; say what that costs."""
-    from pipa.data.module import labelled_images
+    from pipa.data.loading import labelled_images
     from pipa.deploy.int8 import quantise
     from pipa.deploy.onnx_file import OnnxSegmenter
-    from pipa.evaluate.evaluate import evaluate
+    from pipa.evaluation.evaluate import evaluate
 
     def miou() -> float:
         return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou

@@ -17,7 +17,7 @@ def report_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help=about)
     options = parser.parse_args(given)
 
-    from pipa.evaluate.report import write_report
+    from pipa.evaluation.report import write_report
     from pipa.run.grid import comma_separated
 
     folder = options.runs[0] if len(options.runs) == 1 else Path()

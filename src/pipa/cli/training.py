@@ -35,8 +35,9 @@ TRAIN_HELP = """\
 usage: pipa train [CONFIG...] [--SECTION.NAME VALUE]...
 
 Train or adapt a network. Every option can stand in a CONFIG, a YAML file; a
-later file, and then an option, overrides. pipa brings own_data_small (a CPU,
-from scratch) and own_data (a GPU). `pipa adapt` chooses all this for you.
+later file, and then an option, overrides. pipa brings own_data_small and
+own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
+`pipa adapt` chooses for you.
 
   --data.source DATA         labelled images to learn from, [FORMAT:]PATH
   --data.target DATA         images to adapt to; their labels are never opened
@@ -113,6 +114,8 @@ def train_command(given: list[str]) -> int:
 
     about = "Train or adapt a segmenter. Every option can stand in CONFIG, a YAML file."
     run = train(**read_experiment(new_parser("train", about), given))
+    if not run.is_first:
+        return 0
     if run.result is not None:
         print_scores(run.result)
     if run.verdict:
@@ -123,7 +126,7 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary pixel,patch --seeds 0,1,2`."""
-    from pipa.evaluate.tables import notes, terminal_table
+    from pipa.evaluation.tables import notes, terminal_table
     from pipa.run.ablate import ablate
     from pipa.run.grid import read_grid
 
@@ -150,10 +153,10 @@ def compare_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help=about)
     options = parser.parse_args(given)
 
-    from pipa.evaluate.compare import compare
-    from pipa.evaluate.report import write_report
-    from pipa.evaluate.runs import find_rows
-    from pipa.evaluate.tables import notes, terminal_table, write_tables
+    from pipa.evaluation.compare import compare
+    from pipa.evaluation.report import write_report
+    from pipa.evaluation.runs import find_rows
+    from pipa.evaluation.tables import notes, terminal_table, write_tables
     from pipa.run.grid import comma_separated
 
     comparison = compare(find_rows(options.runs), comma_separated(options.against))

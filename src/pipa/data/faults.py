@@ -4,13 +4,22 @@ from collections.abc import Iterable
 
 from pipa.data.layouts import Files
 from pipa.errors import PipaError
+from pipa.files.images import FOREIGN_SUFFIXES
 
 SHOWN = 3
 """How many of the files with one fault are named."""
-_PICTURES = """
-arw avif cr2 cr3 dng exr gif hdr heic heif jfif jpe jxl nef orf pdf psd raf raw rw2 svg tga
-"""
-PICTURES = frozenset(f".{suffix}" for suffix in _PICTURES.split())
+PICTURES = FOREIGN_SUFFIXES | {
+    ".exr",
+    ".hdr",
+    ".jfif",
+    ".jpe",
+    ".orf",
+    ".pdf",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".tga",
+}
 """Suffixes of pictures, as cameras and phones write them, that pipa does not read."""
 
 

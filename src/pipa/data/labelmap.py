@@ -9,8 +9,7 @@ Line n is class n; masks hold its colour, or n. A class without a colour has tha
 
 from pathlib import Path
 
-from pipa.batch import IGNORE_INDEX
-from pipa.classes import Colour, LabelSpace
+from pipa.classes import IGNORE_INDEX, Colour, LabelSpace
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 

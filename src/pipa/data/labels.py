@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
-from pipa.batch import IGNORE_INDEX
-from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, Colour, LabelSpace
+from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, Colour, LabelSpace
 from pipa.errors import PipaError
 
 _UNKNOWN = 254  # stands for an id outside the table until that is refused

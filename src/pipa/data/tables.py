@@ -14,8 +14,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from pipa.batch import IGNORE_INDEX
-from pipa.classes import CITYSCAPES, Colour, LabelSpace
+from pipa.classes import CITYSCAPES, IGNORE_INDEX, Colour, LabelSpace
 from pipa.data import labelmap
 from pipa.data.labels import TRAIN_IDS, ClassTable, ids_table
 from pipa.data.other_forms import right_form

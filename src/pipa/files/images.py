@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from pipa.errors import PipaError
+from pipa.files.jpeg import CutOffError, decode_jpeg
 from pipa.files.writing import write_bytes
 
 try:
@@ -165,8 +166,9 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
     if not _is_complete(data):
         raise broken
     try:
-        array = cv2.imdecode(data, flags)
-    except cv2.error as error:
+        upright = decode_jpeg(data) if flags == cv2.IMREAD_COLOR_RGB else None
+        array = cv2.imdecode(data, flags) if upright is None else upright
+    except (cv2.error, CutOffError) as error:
         raise broken from error
     if array is None:
         raise _foreign_format(path, data) or broken
@@ -187,7 +189,7 @@ def _foreign_format(path: Path, data: UInt8[np.ndarray, " n"]) -> PipaError | No
 def _is_complete(data: UInt8[np.ndarray, " n"]) -> bool:
     """Whether a PNG or JPEG has its end; OpenCV fills up missing pixels without a word."""
     if data[:8].tobytes() == _PNG:
-        return b"IEND" in data[-4096:].tobytes()
+        return any(name == b"IEND" for name, _, _ in _chunks(data))
     if data[:3].tobytes() == b"\xff\xd8\xff":
         whole = data.tobytes()
         return whole.rfind(b"\xff\xd9") > whole.rfind(b"\xff\xda")

@@ -1,6 +1,7 @@
 """Building of networks by name: HEAD_BACKBONE."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,19 @@ def create_segmenter(
         **options: Arguments of the segmenter: `window`, `stride`, `chunk`; HRDA also has `detail`,
             `detail_weight`, `detail_chunk`, `detail_stride`.
 
+    Returns:
+        The network, in training mode: from RGB images (b, 3, h, w) in [0, 1] to logits
+        (b, k, h, w).
+
     Raises:
         PipaError: The name or an option is unknown, or the weights cannot be loaded.
+
+    Examples:
+        >>> model = pipa.create_segmenter("segformer_mit_b0", num_classes=19)
+        >>> model(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 19, 64, 96])
+        >>> model.predict(torch.rand(3, 64, 96)).shape  # class ids
+        (64, 96)
     """
     kind, decoder, encoder = _parts(name)
     given = dict(backbone or {})
@@ -87,6 +99,8 @@ def create_segmenter(
         parts.append(build_head(**ATTENTION.get(decoder, {})))
     make = HRDA if kind == "hrda" else EncoderDecoder
     model: Segmenter = _call(partial(make, body, *parts), options, name)
+    if any(not parameter.numel() for parameter in model.parameters()):
+        raise ValueError("a layer without channels")
     model.config = {
         "name": name,
         "num_classes": num_classes,
@@ -124,4 +138,6 @@ def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) ->
         raise PipaError(
             f"{where} has no option {', '.join(unknown)}", remedy=f"It has {', '.join(known)}."
         )
-    return function(**options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # is refused at the end
+        return function(**options)

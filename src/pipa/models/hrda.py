@@ -99,7 +99,7 @@ class HRDA(Segmenter):
         box = self._draw_box(height, width)
         image = self.normalise(image)
         context, encoded = self.backbone.look(_halve(image))
-        detail, encoded_detail = self.backbone.look(image[..., *box])
+        detail, encoded_detail = self.backbone.look(image[..., *box].contiguous())
         coarse, fine = self.head(context), self.head(detail)
         fused = _fuse(coarse, fine, self.attention_head(context).sigmoid(), box)
         outputs = [

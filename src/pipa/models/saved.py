@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipa.errors import PipaError
 from pipa.models import mmseg
 from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import build_with, checkpoints_of, read_checkpoint
+from pipa.models.hub import FILES, download, is_hub_name
 from pipa.models.mmseg import Weights
 from pipa.models.segmenter import Segmenter
 
@@ -31,6 +32,7 @@ def save_segmenter(
     labels: LabelSpace | None = None,
     *,
     metadata: Mapping[str, Any] | None = None,
+    card: str | None = None,
 ) -> None:
     """Write `model.safetensors` and `config.json`, both or neither.
 
@@ -39,6 +41,7 @@ def save_segmenter(
         folder: The folder to write; a saved network in it is replaced.
         labels: Names and colours of the classes; None: those of `model`.
         metadata: Further facts to keep, for JSON.
+        card: Text of a README.md to write beside them; an older one is replaced.
 
     Raises:
         PipaError: The folder has other contents, or cannot be written.
@@ -52,7 +55,8 @@ def save_segmenter(
         "labels": None if known is None else _plain(known),
         "metadata": dict(metadata or {}),
     }
-    if folder.exists() and not _holds_only_ours(folder):
+    names = FILES if card is None else (*FILES, "README.md")
+    if folder.exists() and not _holds_only(folder, names):
         raise PipaError("is there already, and not a saved network", folder, "Name another folder.")
     # A folder beside it takes the weights first, so that a full disk leaves no partial network.
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -62,6 +66,8 @@ def save_segmenter(
         save_file(state, fresh / "model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=1, ensure_ascii=False)
         (fresh / "config.json").write_text(text + "\n", encoding="utf-8")
+        if card is not None:
+            (fresh / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
@@ -71,11 +77,8 @@ def save_segmenter(
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _holds_only_ours(folder: Path) -> bool:
-    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {
-        "config.json",
-        "model.safetensors",
-    }
+def _holds_only(folder: Path, names: Sequence[str]) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= set(names)
 
 
 def _plain(labels: LabelSpace) -> dict[str, Any]:
@@ -89,14 +92,24 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
     """Read a network, in evaluation mode; it has `labels` if it was saved with them.
 
     Args:
-        path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, or a `.pth` of the
-            authors of DAFormer, HRDA, MIC or PiPa.
+        path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, a `.pth` of the
+            authors of DAFormer, HRDA, MIC or PiPa, or `user/model` on the Hugging Face Hub.
         weights: The network to read from a checkpoint: the student, or its moving average.
 
     Raises:
         PipaError: The path holds no network, or one that is damaged or incomplete.
+
+    Examples:
+        >>> model = pipa.load_segmenter("runs/mine")
+        >>> model.labels.names
+        ('ground', 'water', 'forest')
+        >>> ids = model.predict("photo.jpg")  # class ids, uint8, (h, w)
+        >>> ids.shape
+        (48, 64)
     """
     path = Path(path)
+    if is_hub_name(path):
+        path = download(path.as_posix())
     try:
         return _load(path, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -105,7 +118,7 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
 
 
 def _load(path: Path, weights: Weights) -> Segmenter:
-    if path.name in ("config.json", "model.safetensors"):
+    if path.name in FILES:
         path = path.parent
     if path.is_dir():
         return _load_folder(path, weights).eval()

@@ -6,7 +6,7 @@ A network normalises its own input (`mean`, `std` are buffers), so nobody can fo
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipa.batch import Box
 from pipa.classes import LabelSpace
+from pipa.models.inputs import as_batch
 from pipa.models.windows import evaluating, slide
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -115,13 +116,30 @@ class Segmenter(nn.Module, ABC):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits at the input's size; for use."""
 
-    def predict(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Return class ids of an RGB image of any size, through windows that overlap.
+    @overload
+    def predict(self, image: list[Any] | tuple[Any, ...]) -> list[np.ndarray]: ...
+    @overload
+    def predict(self, image: Any) -> UInt8[np.ndarray, "*b h w"]: ...
+    def predict(self, image: Any) -> Any:
+        """Return class ids of RGB images of any size, through windows that overlap.
 
         Logits of overlapping windows are averaged. The mode of every module is restored.
+
+        Args:
+            image: A path; a PIL image; a uint8 array (h, w, 3), or (b, h, w, 3) for a batch; a
+                float tensor (3, h, w) or (b, 3, h, w) in [0, 1]; or a list of these.
+
+        Returns:
+            Class ids, uint8, at the size of the image: (h, w), or (b, h, w) for a batch; a list
+            for a list, whose images may differ in size.
+
+        Raises:
+            PipaError: The input is none of these, or a file cannot be read.
         """
-        pixels = torch.from_numpy(np.array(image)).to(self.mean.device)
+        if isinstance(image, list | tuple):
+            return [self.predict(one) for one in image]
+        pixels, is_batch = as_batch(image)
         with evaluating(self), torch.inference_mode():
-            logits = slide(self, pixels.permute(2, 0, 1)[None].float() / 255)
-            ids: UInt8[np.ndarray, "h w"] = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
-        return ids
+            logits = slide(self, pixels.to(self.mean.device))
+            ids = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        return ids if is_batch else ids[0]

@@ -85,11 +85,11 @@ def average_windows(
         logits = function(crops)
         # Not `chunk`, whose result would fix the number of images in an exported network.
         answers = logits.reshape(len(group), image.shape[0], *logits.shape[1:])
-        if len(boxes) == 1:
-            return answers[0].to(torch.promote_types(answers.dtype, torch.float32))
         if total is None:
             # Half precision would round at every window; float64 stays float64.
             dtype = torch.promote_types(answers.dtype, torch.float32)
+            if len(boxes) == 1:
+                return answers[0].to(dtype)
             total = answers.new_zeros(*answers.shape[1:3], *count.shape, dtype=dtype)
         for box, answer in zip(group, answers, strict=True):
             cells = shrink(box, cell)

@@ -20,14 +20,14 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.compare import Comparison, compare
-from pipa.evaluate.report import write_report
-from pipa.evaluate.runs import Row, read_options, read_run, refuse_other_images, scored_on
-from pipa.evaluate.tables import write_tables
+from pipa.evaluation.compare import Comparison, compare
+from pipa.evaluation.report import write_report
+from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
+from pipa.evaluation.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting, Until
-from pipa.run.options import differences
+from pipa.run.resuming import differences
 
 Task = tuple[Setting, int]
 """A row and a seed."""

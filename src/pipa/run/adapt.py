@@ -1,10 +1,10 @@
 """`pipa adapt`: from two folders to a model, a verdict and a report, with nothing to choose."""
 
-import os
-from collections.abc import Callable
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jsonargparse import ArgumentParser
 
@@ -13,10 +13,12 @@ from pipa.data.dataset import run_table
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
-from pipa.evaluate.report import write_report
+from pipa.evaluation.report import write_report
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
+from pipa.run.ending import Run
+from pipa.run.folder import holds_run
 from pipa.run.options import read_experiment
-from pipa.run.train import Run, train
+from pipa.run.train import train
 
 
 class Checked(NamedTuple):
@@ -77,11 +79,15 @@ def adapt(
     Raises:
         PipaError: A data set is missing or faulty, or an option has an impossible value.
 
-    Example:
+    Examples:
         >>> run = pipa.adapt("synthetic", "photos", steps=4, network="small", quiet=True)
         >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
         (48, 64)
     """
+    folder = Path(out) if out is not None else free_folder([str(source), str(target)])
+    if holds_run(folder):
+        remedy = f"`pipa train --resume {folder}` goes on with it, or give another --out."
+        raise PipaError("holds a run already", folder, remedy)
     tell: Callable[[str], object] = (lambda line: None) if quiet else print
     data = {"source": str(source), "target": str(target)}
     data |= {} if validation is None else {"validation": str(validation)}
@@ -91,14 +97,12 @@ def adapt(
     reasons = {"data": in_words(checked), **choices.reasons}
     for subject, reason in reasons.items():
         tell(f"{subject:9}{reason}")
-    folder = Path(out) if out is not None else free_folder(data)
     given = {f"data.{role}": spec for role, spec in data.items()}
     given |= {"data.on_error": on_error, "out": str(folder), "seed": str(seed)}
     given |= {} if classes is None else {"data.classes": classes}
     words = [f"--{name}={value}" for name, value in given.items()]
     words += ["--trainer.enable_progress_bar=false"] if quiet else []
-    experiment = read_experiment(ArgumentParser(exit_on_error=False), [*choices.words, *words])
-    run = train(**experiment, report=False)
+    run = train(**sections_of([*choices.words, *words]), report=False)
     about = [f"{name}: {reason}" for name, reason in reasons.items()]
     title = f"{data['source']} to {data['target']}"
     write_report([run.folder], run.folder / "report.html", title=title, about=about)
@@ -126,6 +130,20 @@ def check_all(data: dict[str, str], classes: str | None, on_error: str) -> Check
             remedy += "; --on-error skip trains without these files." if on_error == "stop" else "."
             raise PipaError(problem, spec, remedy)
     return Checked(table, reports["source"], reports["target"], reports.get("validation"))
+
+
+def sections_of(words: Sequence[str]) -> dict[str, Any]:
+    """Read the arguments of `train` from the words of `pipa train`.
+
+    Raises:
+        PipaError: A recipe of the user's has an option that does not exist, or is not possible.
+    """
+    try:
+        return read_experiment(ArgumentParser(exit_on_error=False), list(words))
+    except ArgumentError as error:
+        if isinstance(error.__cause__, PipaError):
+            raise error.__cause__ from error
+        raise PipaError(" ".join(str(error).split()), f"--recipe {words[0]}") from error
 
 
 def seen_in(checked: Checked) -> Seen:
@@ -156,12 +174,13 @@ def sizes_of(found: Report) -> str:
     return " to ".join(dict.fromkeys(by(size) for size in (min(found.sizes), max(found.sizes))))
 
 
-def free_folder(data: dict[str, str]) -> Path:
+def free_folder(specs: Sequence[str]) -> Path:
     """Return a folder in `runs` that does not exist, with a name that says what is adapted."""
     names = []
-    for spec in (data["source"], data["target"]):
+    for spec in specs:
         kind, _, path = parse(spec)
-        names.append(Path(os.path.abspath(path)).name if path else kind)
+        place = Path(path).expanduser().resolve()
+        names.append(place.name if place.exists() else kind)
     name = "-to-".join(names)
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in count(1))
     return next(folder for folder in folders if not folder.exists())

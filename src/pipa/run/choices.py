@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from pipa.errors import PipaError, at_least
+from pipa.files.installed import experiment_file, experiment_files
 from pipa.files.threads import available_cores
-from pipa.run.options import CONFIGS, StudentOptions
+from pipa.run.options import StudentOptions
 
 SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
 """The recipes: from random weights; a light pretrained network on a CPU; a large one on a GPU."""
@@ -38,6 +39,11 @@ class Machine:
     cores: int
     gib: float = 0.0
     """Memory of the GPU."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it can train a large network."""
+        return self.device == "cuda" and self.gib >= ROOM
 
     def __str__(self) -> str:
         """Name it in a sentence."""
@@ -137,8 +143,10 @@ def choose(machine: Machine, seen: Seen, asked: Asked) -> Choices:
         **hardware(machine),
     }
     method = plan["method"].get("name", "pipa")
-    why_recipe = f"{recipe}, the method {method} as it helped on real images (docs/results.md)"
-    reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": why_steps}
+    why_recipe = f"{recipe}, the method {method}; `pipa train {recipe}` leaves every choice to you"
+    start = options.get("method.start", plan["method"].get("start", 0))
+    length = f"{steps} steps, the first {start} on the source alone: {why_steps}"
+    reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": length}
     return Choices(recipe, options, reasons)
 
 
@@ -148,11 +156,9 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     Raises:
         PipaError: There is none, or it lacks what is to be adjusted.
     """
-    file = CONFIGS / f"{recipe}.yaml"
-    file = file if file.is_file() else Path(recipe)
-    names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    names = ", ".join(name for name in experiment_files() if "/" not in name)
     try:
-        plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+        plan = yaml.safe_load(Path(experiment_file(recipe)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         plan = None
     parts = plan if isinstance(plan, dict) else {}
@@ -170,16 +176,15 @@ def choose_network(machine: Machine, asked: Asked) -> tuple[StudentOptions, str]
         if asked.network is not None:
             student = StudentOptions(asked.network)
         student.pretrained = asked.pretrained or student.pretrained
-        return student, f"{student.name}, {start_of(student)}, as asked"
-    preferred = LARGE if machine.device == "cuda" and machine.gib >= ROOM else LIGHT
-    student = StudentOptions(**read_recipe(preferred)["student"])
+        return student, f"{student.name}, {start_of(student)}: as asked"
+    student = StudentOptions(**read_recipe(LARGE if machine.is_large else LIGHT)["student"])
     if asked.pretrained is not None:
         student.pretrained = asked.pretrained
     if student.weights is None or obtainable(student.weights):
         return student, f"{student.name}, {start_of(student)}: right for {machine}"
     missing, student = student.weights, StudentOptions(**read_recipe(SCRATCH)["student"])
-    why = f"{missing} cannot be fetched; --pretrained FOLDER takes a copy"
-    return student, f"{student.name}, {start_of(student)}, since {why}"
+    why = f"{missing} cannot be fetched (--pretrained FOLDER takes a copy)"
+    return student, f"{student.name}, {start_of(student)}: {why}"
 
 
 def start_of(student: StudentOptions) -> str:
@@ -207,7 +212,7 @@ def recipe_for(machine: Machine, student: StudentOptions) -> str:
     """Choose the experiment file for a machine and a network."""
     if student.weights is None:
         return SCRATCH
-    return LARGE if machine.device == "cuda" else LIGHT
+    return LARGE if machine.is_large else LIGHT
 
 
 def choose_crop(

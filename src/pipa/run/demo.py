@@ -27,14 +27,15 @@ from rich.table import Table
 from pipa.data.loading import labelled_images
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import evaluate
-from pipa.evaluate.report import write_report
-from pipa.evaluate.scores import Result, comparison_table, display_name
+from pipa.evaluation.evaluate import evaluate
+from pipa.evaluation.report import write_report
+from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
+from pipa.run.ending import Run
 from pipa.run.folder import clear, foreign_files
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions
-from pipa.run.train import Run, train
+from pipa.run.train import train
 from pipa.uda.optim import Optim
 from pipa.uda.terms import PairCrossEntropy, PatchTerm, PixelTerm, Term
 
@@ -73,7 +74,7 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     seconds = time.perf_counter() - since
     write_results(out / "results.json", results, seconds)
     about = (
-        f"`pipa demo --seed {seed} --steps {steps}`, {seconds:.0f} s on {os.cpu_count()} cores: "
+        f"pipa demo --seed {seed} --steps {steps}, {seconds:.0f} s on {os.cpu_count()} cores: "
         "Streets, 200 labelled game images, 400 unlabelled and 200 held-out camera images. All "
         "three start from the same weights, see the same source batches, and pass them four times "
         "per step through the student; the control learns by plain cross entropy from the pairs "

@@ -3,11 +3,8 @@
 import csv
 import logging
 import os
-import platform
-import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,8 @@ from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
+from pipa.run.devices import AveragedByMethod, training_device, uses_several
 from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
-
-PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
 
 
 def earlier_metrics(out: Path, last: Path | None) -> list[dict[str, str]]:
@@ -71,8 +67,11 @@ def build_trainer(
     table.save()
     given = dict(options)
     if uses_several(given) and given.get("strategy", "auto") == "auto":
-        # Terms that start late leave projection heads without a gradient.
-        given["strategy"] = "ddp_find_unused_parameters_true"
+        given["strategy"] = AveragedByMethod()
+    if training_device(given) == "cuda" and torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32, for what autocast leaves in float32
+        if given.get("precision") is None and torch.cuda.is_bf16_supported():
+            given["precision"] = "bf16-mixed"
     every = validation_interval(given)
     for own in ("val_check_interval", "patience"):
         given.pop(own, None)
@@ -157,43 +156,6 @@ def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> li
         out / "checkpoints", "best", mode="max", enable_version_counter=False, **how
     )
     return [best]
-
-
-def training_device(options: Mapping[str, Any]) -> str:
-    """Return the device of Lightning's trainer: "cpu", or "cuda" for any accelerator."""
-    accelerator = str(options.get("accelerator") or "auto")
-    if accelerator == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return "cpu" if accelerator == "cpu" else "cuda"
-
-
-def uses_several(options: Mapping[str, Any]) -> bool:
-    """Whether Lightning's trainer will train in several processes; options may be strings."""
-    devices = options.get("devices") or "auto"
-    if options.get("num_nodes", 1) > 1:
-        return True
-    if str(devices) in ("auto", "-1"):
-        return options.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
-    if str(devices).isdigit():
-        return int(devices) > 1
-    listed = devices.split(",") if isinstance(devices, str) else devices
-    return sum(str(device).strip() != "" for device in listed) > 1
-
-
-def environment() -> dict[str, str]:
-    """Return the versions and the commit on which the results depend."""
-    try:
-        git = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError:  # a machine without git
-        git = ""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "git": git,
-        **{name: version(name) for name in PACKAGES},
-    }
 
 
 def hush_lightning() -> None:

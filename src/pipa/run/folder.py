@@ -73,6 +73,11 @@ def clear(run: Path) -> None:
         raise PipaError(problem, run, "Give another --out.") from error
 
 
+def holds_run(out: Path) -> bool:
+    """Whether a run has begun here, or ended."""
+    return has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists()
+
+
 def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     """Make the run's folder, and find the checkpoint to go on from.
 
@@ -87,7 +92,7 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     """
     if resume:
         last = checkpoint_to_resume(out, steps)
-    elif has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists():
+    elif holds_run(out):
         remedy = "Give --resume to continue it, or another --out."
         raise PipaError("holds a run already", out, remedy)
     else:

@@ -13,9 +13,17 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluate.runs import refuse_other_images, scored_on
+from pipa.evaluation.runs import refuse_other_images, scored_on
+from pipa.files.installed import experiment_file
+from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
-from pipa.run.options import add_sections, as_text, build_sections, spelled_out
+from pipa.run.options import (
+    add_sections,
+    as_text,
+    build_sections,
+    spelled_out,
+    with_good_files,
+)
 from pipa.run.recipes import RECIPES
 from pipa.run.train import answer
 from pipa.uda.terms import TERMS
@@ -92,7 +100,7 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     parser.add_argument("--jobs", type=int | None, help=about)
     about = "rows that all are compared with, with commas; default: the first"
     parser.add_argument("--against", type=str, default="", help=about)
-    words = spelled_out(list(given))
+    words = with_good_files(spelled_out(list(given)))
     base = parser.parse_args(words)
     if base.jobs is not None and base.jobs < 1:
         raise PipaError(f"is {base.jobs}, must be at least 1", "--jobs")
@@ -244,18 +252,13 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
 
 
 def read_rows(file: Path) -> list[tuple[str, list[str]]]:
-    """Rows of a YAML file, each a mapping of options.
+    """Rows of a YAML file on disk or of pipa, each a mapping of options.
 
     Raises:
         PipaError: It is none.
     """
     remedy = "Each row is a line NAME: {method.terms: [pixel], ...}."
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PipaError(f"cannot be read ({error.strerror})", file, remedy) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PipaError("is no YAML", file, remedy) from error
+    content = read_yaml(Path(experiment_file(str(file))), remedy)
     rows: dict[Any, Any] = content if isinstance(content, dict) else {}
     if not rows or not all(isinstance(options, dict) for options in rows.values()):
         raise PipaError("is no mapping of rows", file, remedy)

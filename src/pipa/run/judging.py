@@ -23,9 +23,9 @@ from torch import Tensor
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError
-from pipa.evaluate.evaluate import score_images
-from pipa.evaluate.judge import Judgement, Verdict, judge
-from pipa.evaluate.scores import Result
+from pipa.evaluation.evaluate import score_images
+from pipa.evaluation.judge import Judgement, Verdict, judge
+from pipa.evaluation.scores import Result
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval

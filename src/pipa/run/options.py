@@ -12,18 +12,21 @@ import yaml
 
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
-from pipa.evaluate.runs import flat
+from pipa.evaluation.runs import flat
+from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
+from pipa.models.build import create_segmenter
+from pipa.models.segmenter import Segmenter
 from pipa.run.recipes import MethodOptions, chosen_terms
+from pipa.run.resuming import refuse_other_options
+from pipa.run.speed import Speed
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-"""The experiment files that are installed with pipa."""
 OURS = {
     "logger",
     "callbacks",
@@ -40,20 +43,14 @@ OURS = {
     "reload_dataloaders_every_n_epochs",
 }
 """Arguments of Lightning's trainer that pipa sets itself."""
-
-
 SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
 """Names of the sections."""
-
-
+TRAINER = {"max_steps": 40_000, "enable_model_summary": False}
+"""Arguments of Lightning's trainer that have another default here; the length is DAFormer's."""
 MOST_IMAGES = 2**16
 """The largest batch; more is a typing error, and the numbers of its draws alone fill a memory."""
-
-
 MOST_RATE, MOST_FACTOR = 1e20, 1e10
 """The largest learning rate, and its factors'; with them, more is no number in float32."""
-
-
 LARGEST = 2**53
 """The largest whole number of any option; torch and Lightning fail in many ways at larger ones."""
 
@@ -86,11 +83,26 @@ class StudentOptions:
         return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
 
 
+def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
+    """The network of the `student:` section.
+
+    Raises:
+        PipaError: The name, the weights or an option is none that a network can be built with.
+    """
+    options = student.options or {}
+    try:
+        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if not options:
+            raise
+        reason = " ".join(str(error).split())
+        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
+
+
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
-    words = spelled_out(given)
-    refuse_no_yaml(words)
+    words = with_good_files(spelled_out(given))
     try:
         config = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
@@ -101,12 +113,13 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
         refuse_other_options(out, yaml.safe_load(as_text(parser, config)))
     resume = config.pop("resume")  # of this call only
     text = as_text(parser, config)
-    own = {"out": out, "seed": config.seed, "judge": config.judge}
+    speed = Speed(config.compile, config.checkpoint, config.accumulate)
+    own = {"out": out, "seed": config.seed, "judge": config.judge, "speed": speed}
     return {**options, **own, "resume": resume, "config": text}
 
 
-def refuse_no_yaml(words: list[str]) -> None:
-    """Read the experiment files once, strictly, before jsonargparse does.
+def with_good_files(words: list[str]) -> list[str]:
+    """Return the words, after each experiment file among them is read strictly.
 
     Raises:
         PipaError: A file is none.
@@ -115,6 +128,7 @@ def refuse_no_yaml(words: list[str]) -> None:
         name = word if option == "--config" else word.partition("--config=")[2]
         if name and os.path.isfile(name):
             refuse_wrong_file(Path(name))
+    return words
 
 
 def refuse_wrong_file(file: Path) -> None:
@@ -123,10 +137,10 @@ def refuse_wrong_file(file: Path) -> None:
     Raises:
         PipaError: It is no YAML, holds an option twice, or a section holds something else.
     """
-    remedy = "It should look like the files in configs/."
+    remedy = "`pipa configs own_data_small` shows what one looks like."
     content = read_yaml(file, remedy)
     for section, value in content.items() if isinstance(content, dict) else ():
-        if section in SECTIONS and not isinstance(value, dict | None):
+        if section in SECTIONS and not isinstance(value, dict):
             raise PipaError(f"`{section}` holds no options", file, remedy)
 
 
@@ -144,37 +158,6 @@ def build_sections(parser: "ArgumentParser", config: Any) -> dict[str, Any]:
     sections["terms"] = chosen_terms(built.method, {name: getattr(built, name) for name in TERMS})
     sections["trainer"] = built.trainer.as_dict()
     return sections
-
-
-def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
-    """Refuse to resume a run with other options; only its speed and its length may change.
-
-    Raises:
-        PipaError: An option that changes the results differs.
-    """
-    try:
-        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # `train` reports the fault of the folder
-    free = ("out", "resume", "config", "data.workers", "data.cache")
-    changed = [
-        word
-        for name, word in differences(before, options)
-        if name not in free and not name.startswith("trainer.")
-    ]
-    if changed:
-        problem = f"was trained with other options ({'; '.join(changed[:4])})"
-        raise PipaError(problem, run, "Leave them as they were, or train anew with another --out.")
-
-
-def differences(before: Any, now: Any) -> list[tuple[str, str]]:
-    """List options that differ: the name, and a text with both values."""
-    old, new = flat(before), flat(now)
-    return [
-        (name, f"{name}: {old.get(name)}, now {new.get(name)}")
-        for name in sorted(old | new)
-        if old.get(name) != new.get(name)
-    ]
 
 
 def as_text(parser: "ArgumentParser", config: Any) -> str:
@@ -241,6 +224,12 @@ def add_sections(parser: "ArgumentParser") -> None:
     parser.add_argument("--resume", type=bool, default=False, help=about)
     about = "target images by which to judge, without labels, whether adaptation helped; 0: none"
     parser.add_argument("--judge", type=int, default=0, help=about)
+    about = "compile backbone, heads and teacher; the first step takes minutes"
+    parser.add_argument("--compile", type=bool, default=False, help=about)
+    about = "compute the backbone's blocks again in the backward pass: less memory, more time"
+    parser.add_argument("--checkpoint", type=bool, default=False, help=about)
+    about = "parts of a batch that go through one after the other, before one update"
+    parser.add_argument("--accumulate", type=int, default=1, help=about)
     parser.add_class_arguments(UDAData, "data")
     parser.link_arguments("seed", "data.seed")
     parser.add_class_arguments(StudentOptions, "student")
@@ -255,37 +244,40 @@ def add_sections(parser: "ArgumentParser") -> None:
     )
     about = "end after so many validations without a better mIoU (or judge's score); 0: never"
     parser.add_argument("--trainer.patience", type=int, default=0, help=about)
-    parser.set_defaults({"trainer.max_steps": 40_000, "trainer.enable_model_summary": False})
-
-
-def experiment_file(name: str) -> str:
-    """Find an experiment file: one on disk, else the one of pipa with that name.
-
-    Args:
-        name: A path, or the name of a file in `pipa/configs`: `own_data_small`, or
-            `configs/own_data_small.yaml`.
-    """
-    own = CONFIGS / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
-    return str(own) if own.is_file() and not Path(name).is_file() else name
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
 
 
 def spelled_out(given: list[str]) -> list[str]:
-    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, `--resume`.
+    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, bare switches.
 
     A later file overrides an earlier one.
+
+    Raises:
+        PipaError: An experiment file, or that of the run to resume, does not exist.
     """
     options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [part for file in given[:options] for part in ("--config", experiment_file(file))]
-    words = [*files, *given[options:]]
+    files = [experiment_file(name) for name in given[:options]]
+    for file in files:
+        if not Path(file).exists():
+            remedy = "`pipa configs` lists those that pipa brings."
+            raise PipaError("there is no such experiment file", file, remedy)
+    words = [*(part for file in files for part in ("--config", file)), *given[options:]]
     words = ["--data.format" if word == "--data" else word for word in words]
+    words = [f"{word}=true" if bare(words, i) else word for i, word in enumerate(words)]
     if "--resume" not in words:
         return words
     index = words.index("--resume")
     run = words[index + 1 : index + 2]
     if not run or run[0].startswith("-"):  # the rest of the command describes the run
         return [*words[:index], "--resume=true", *words[index + 1 :]]
-    file = Path(run[0]) / "config.yaml"
-    if not file.is_file():
+    config = Path(run[0]) / "config.yaml"
+    if not config.is_file():
         raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
     kept = [*words[:index], *words[index + 2 :]]
-    return ["--config", str(file), *kept, f"--out={run[0]}", "--resume=true"]
+    return ["--config", str(config), *kept, f"--out={run[0]}", "--resume=true"]
+
+
+def bare(words: list[str], index: int) -> bool:
+    """Whether a word is a switch without a value."""
+    alone = all(word.startswith("-") for word in words[index + 1 : index + 2])
+    return alone and words[index] in ("--compile", "--checkpoint")

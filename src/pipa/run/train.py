@@ -5,48 +5,43 @@ A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoi
 """
 
 import contextlib
-import json
 import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
-from pipa.evaluate.report import write_report
-from pipa.evaluate.scores import Result
+from pipa.evaluation.scores import Result
 from pipa.files.writing import write_text
-from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
-from pipa.models.saved import save_segmenter
-from pipa.models.segmenter import Segmenter
 from pipa.run.checkpoints import in_one_line
-from pipa.run.engine import (
-    build_trainer,
-    earlier_metrics,
-    environment,
-    hush_lightning,
+from pipa.run.devices import (
+    settle_devices,
+    tell_of_batch,
+    told_of_lost_processes,
     training_device,
 )
+from pipa.run.ending import Run, write_own_report, write_run
+from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import prepare_folder
 from pipa.run.interrupt import StopOnSignal
-from pipa.run.judging import Judge, as_record, in_words, judge_for, score_source_only
-from pipa.run.options import StudentOptions
+from pipa.run.judging import judge_for, score_source_only
+from pipa.run.options import TRAINER, StudentOptions, build_student
 from pipa.run.patience import patience_for
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
+from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.terms import Term
-from pipa.uda.watch import refuse_non_finite
 
 log = logging.getLogger("pipa")
 
@@ -54,29 +49,16 @@ FAR_APART = 4.0
 """Difference in brightness, in standard deviations, beyond which colours may be inverted."""
 
 
-@dataclass
-class Run:
-    """The result of a finished run."""
-
-    folder: Path
-    model: Segmenter
-    """The model that was kept: the student, or the source-only model if that is better."""
-    labels: LabelSpace
-    result: Result | None
-    """Scores of the final student on the validation data, if there is any."""
-    verdict: str = ""
-    """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
-
-
 def train(
-    out: Path,
+    out: str | Path,
     *,
     data: UDAData,
-    student: StudentOptions,
-    method: MethodOptions,
-    optim: Optim,
-    trainer: Mapping[str, Any],
+    student: StudentOptions | str = "daformer_mit_b5",
+    method: MethodOptions | str = "pipa",
+    optim: Optim | None = None,
+    trainer: Mapping[str, Any] | None = None,
     terms: Sequence[Term] | None = None,
+    speed: Speed | None = None,
     seed: int = 0,
     judge: int = 0,
     resume: bool = False,
@@ -89,11 +71,12 @@ def train(
     Args:
         out: The run's folder; a new one unless `resume`.
         data: The data.
-        student: The network.
-        method: The method.
-        optim: Learning rate, schedule, clipping.
-        trainer: Arguments of Lightning's trainer; `max_steps` is needed.
+        student: The network, or its name.
+        method: The method, or its name.
+        optim: Learning rate, schedule, clipping; None: DAFormer's.
+        trainer: Arguments of Lightning's trainer, such as `max_steps` (default: 40,000).
         terms: The method's terms; None: those that `method` names, with their defaults.
+        speed: Compiling, and less memory; None: neither.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         judge: Target images by which to judge, without labels, whether adaptation helped; the
             source-only model is kept if it did not. 0: no judgement.
@@ -106,16 +89,28 @@ def train(
         PipaError: The folder holds another run or cannot be written, the data are bad, or a loss or
             a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
+
+    Examples:
+        >>> data = pipa.UDAData("synthetic", "photos", crop=32, workers=0)
+        >>> short = {"max_steps": 3, "enable_progress_bar": False}
+        >>> run = pipa.train("out", data=data, student="small", method="dacs", trainer=short)
+        >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
+        (48, 64)
     """
-    since = time.perf_counter()
+    since, out = time.perf_counter(), Path(out)
+    student = StudentOptions(student) if isinstance(student, str) else student
+    method = MethodOptions(method) if isinstance(method, str) else method
+    optim, trainer = optim or Optim(), {**TRAINER, **(trainer or {})}
     steps = trainer["max_steps"]
+    speed = speed or Speed()
+    trainer = settle_devices(trainer)
     terms = chosen_terms(method, default_terms()) if terms is None else terms
     data = answer(data, method, terms, steps)
     method = settle_style(method, data)
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), warnings.catch_warnings():
+    with stop.listening(), in_one_line(out), told_of_lost_processes(out), warnings.catch_warnings():
         module = set_up(
             out,
             data,
@@ -127,20 +122,23 @@ def train(
             seed=seed,
             last=last,
         )
+        speed.prepare(module, data.batch_size)
         if config is not None:
             write_text(out / "config.yaml", config)
         hush_lightning()
         judging = judge_for(data, method, trainer, judge) if judge else None
         patience = patience_for(trainer, data, method.start, judged=judging is not None)
-        callbacks = [*callbacks, *([] if judging is None else [judging]), *patience, stop]
+        watching = [] if judging is None else [judging]
+        callbacks = [*speed.callbacks, *callbacks, *watching, *patience, stop]
         earlier = earlier_metrics(out, last)
         engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
+        tell_of_batch(engine, data.batch_size, optim.lr)
         engine.fit(module, datamodule=data, ckpt_path=last)
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
         stop.waits = True  # what is left takes seconds
         if not engine.is_global_zero:
-            return Run(out, module.student, data.labels, result)
+            return Run(out, module.student, data.labels, result, is_first=False)
         before = None if judging is None else score_source_only(judging, module, data, engine)
         # Of a run that was resumed, this process knows the end only.
         seconds = None if resume else time.perf_counter() - since
@@ -191,22 +189,6 @@ def set_up(
     return module
 
 
-def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
-    """The network of the `student:` section.
-
-    Raises:
-        PipaError: The name, the weights or an option is none that a network can be built with.
-    """
-    options = student.options or {}
-    try:
-        return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        if not options:
-            raise
-        reason = " ".join(str(error).split())
-        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
-
-
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
     """Return the data with the parts that the method needs.
 
@@ -251,44 +233,3 @@ def validate(engine: L.Trainer, module: Method, data: UDAData) -> Result | None:
         return module.result  # the last step of training has just done so
     engine.validate(module, datamodule=data, verbose=False)
     return module.result
-
-
-def write_run(
-    out: Path,
-    module: Method,
-    result: Result | None,
-    seconds: float | None,
-    judging: Judge | None,
-    before: Result | None = None,
-) -> Run:
-    """Write the model and the scores; the checkpoints exist already."""
-    kept = module.student
-    refuse_non_finite(kept)
-    record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
-    record["seconds"] = None if seconds is None else round(seconds, 1)
-    if result is not None:
-        record |= result.as_dict()
-        result.write_confusion(out / "confusion.csv")
-    if before is not None:
-        record["source_only"] = before.as_dict()
-    verdict = ""
-    source_only = None if judging is None else judging.source_only_model(module.student)
-    if judging is not None and source_only is not None:
-        judgement, found = judging.conclude(module.student, source_only)
-        verdict = in_words(found)
-        record["judgement"] = as_record(judgement, found)
-        save_segmenter(source_only, out / "source_only", module.labels)
-        if found.outcome == "worse":
-            kept = source_only
-            save_segmenter(module.student, out / "model_adapted", module.labels)
-    save_segmenter(kept, out / "model", module.labels)
-    write_text(out / "results.json", json.dumps(record, indent=1))
-    return Run(out, kept, module.labels, result, verdict)
-
-
-def write_own_report(out: Path) -> None:
-    """Write the report of a run; if that is not possible the run is still a run."""
-    try:
-        write_report([out], out / "report.html")
-    except PipaError as error:
-        log.warning("the run has no report: %s", error)

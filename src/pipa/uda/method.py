@@ -11,12 +11,13 @@ from torch import Generator, Tensor
 
 from pipa.batch import Batch, Labelled
 from pipa.classes import LabelSpace
-from pipa.evaluate.scores import Result, Scores
+from pipa.evaluation.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
+from pipa.uda.processes import average, process_count, running_statistics
 from pipa.uda.style import Restyle
 from pipa.uda.teacher import Pseudo
 
@@ -63,6 +64,9 @@ class Method(L.LightningModule, ABC):
         self.scored_at = -1
         self.last_step: LastStep | None = None
         self.losses: dict[str, Tensor] = {}
+        """The losses of the last step, on the device."""
+        self.parts, self.part = 1, 0
+        """The parts that a batch is split into (`in_parts`), and the number of the one at hand."""
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -95,19 +99,41 @@ class Method(L.LightningModule, ABC):
         return torch.Generator(self.device).manual_seed(self._seed_of("own", part))
 
     def _seed_of(self, *names: str) -> int:
-        key = (self.seed, self.global_step, self.global_rank, *names)
+        part = (self.part,) if self.part else ()
+        key = (self.seed, self.global_step, self.global_rank, *names, *part)
         return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7])
 
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add the gradient of a loss; gradients of the parts of a batch are averaged."""
+        super().manual_backward(loss / self.parts if self.parts > 1 else loss, *args, **kwargs)
+
     def update(self, losses: dict[str, Tensor]) -> None:
-        """Step the optimiser and the schedule, and log each loss by its name."""
+        """Step the optimiser and the schedule, and log each loss by its name.
+
+        With several processes, gradients, running statistics and losses are averaged first.
+        """
+        if self.parts > 1:
+            shares = {name: loss / self.parts for name, loss in losses.items()}
+            earlier = self.losses if self.part else {}
+            losses = {name: earlier.get(name, 0) + share for name, share in shares.items()}
+        self.losses = losses
+        if self.part + 1 < self.parts:
+            return
+        self.average()
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        self.losses = losses
         # With prog_bar, Lightning would read every value from the device in every step.
-        self.log_dict({f"loss/{name}": loss for name, loss in losses.items()})
+        self.log_dict({f"loss/{name}": loss for name, loss in self.losses.items()})
+
+    def average(self) -> None:
+        """Average over all processes what a step changes, in one all-reduce."""
+        if process_count() > 1:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.losses = {name: loss.clone() for name, loss in self.losses.items()}
+            average([*gradients, *running_statistics(self), *self.losses.values()])
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradients, which float16 training no longer scales at this point."""

@@ -95,7 +95,8 @@ class SelfTraining(Method):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student once, term by term as in the paper."""
         step = self.global_step
-        self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
+        if self.part == 0:
+            self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
         source = self.restyled(batch)
         seen = self.jittered(source)

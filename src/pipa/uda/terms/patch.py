@@ -13,6 +13,7 @@ from pipa.batch import IGNORE_INDEX, CropPair
 from pipa.errors import at_least
 from pipa.losses.patch_contrast import align, patch_contrast
 from pipa.models.segmenter import Segmenter
+from pipa.uda.processes import in_turn
 from pipa.uda.teacher import Pseudo
 from pipa.uda.terms.base import Given, TargetTerm
 from pipa.uda.terms.pair import PairPass
@@ -44,6 +45,22 @@ class PatchTerm(TargetTerm):
 
     Raises:
         PipaError: `width` is below 1, or `memory` is below 0.
+
+    Examples:
+        >>> student = pipa.create_segmenter("small", num_classes=5)
+        >>> term = pipa.PatchTerm(width=64, queries=200, memory=600)
+        >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
+        >>> photo, seen = torch.rand(1, 3, 96, 128), torch.ones(1, 64, 96, dtype=torch.bool)
+        >>> pair = pipa.CropPair(  # two crops of 64x96, the second 16 rows and 24 columns further
+        ...     first=pipa.Unlabelled(photo[:, :, :64, :96], seen),
+        ...     second=pipa.Unlabelled(photo[:, :, 16:80, 24:120], seen),
+        ...     shift=torch.tensor([[16, 24]]),
+        ...     flipped=torch.tensor([[False, False]]),
+        ... )
+        >>> images, labels = torch.rand(2, 3, 64, 96), torch.randint(5, (2, 64, 96))
+        >>> batch = pipa.Batch(pipa.Labelled(images, labels), pair=pair)
+        >>> loss = term(pipa.Given(student, batch))
+        >>> (term.weight * loss).backward()
     """
 
     name = "patch"
@@ -100,10 +117,10 @@ class PatchTerm(TargetTerm):
         loss = patch_contrast(
             first,
             second,
-            torch.cat([negative.detach(), self.bank]),
+            torch.cat([in_turn(negative), self.bank]),
             places.label[here],
             places.label[there],
-            torch.cat([places.label[others], self.bank_label]),
+            torch.cat([in_turn(places.label[others]), self.bank_label]),
             places.confidence[here] * sure,
             places.confidence[there] * sure,
             temperature=self.temperature,
@@ -112,7 +129,7 @@ class PatchTerm(TargetTerm):
         )
         with torch.no_grad():
             kept = head(features, evenly) if self.balanced else negative.detach()
-        self._update_bank(kept, places.label[evenly])
+        self._update_bank(in_turn(kept), in_turn(places.label[evenly]))
         return loss
 
     def _update_bank(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:

@@ -14,6 +14,7 @@ from pipa.batch import IGNORE_INDEX, Labelled
 from pipa.errors import PipaError, at_least
 from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
 from pipa.models.segmenter import Prediction, Segmenter
+from pipa.uda.processes import in_turn, of_others, process_count
 from pipa.uda.terms.base import SourceTerm
 from pipa.uda.terms.projection import Projection, at_centres, check_width, projection_for
 
@@ -42,6 +43,14 @@ class PixelTerm(SourceTerm):
 
     Raises:
         PipaError: `width` is below 1, `memory` is below 0, or `similarity` is not in (0, 1].
+
+    Examples:
+        >>> student = pipa.create_segmenter("small", num_classes=5)
+        >>> term = pipa.PixelTerm(width=64)
+        >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
+        >>> images, labels = torch.rand(2, 3, 64, 96), torch.randint(5, (2, 64, 96))
+        >>> loss = term(student.analyse(images), pipa.Labelled(images, labels))
+        >>> (term.weight * loss).backward()
     """
 
     name = "pixel"
@@ -105,18 +114,30 @@ class PixelTerm(SourceTerm):
         rows = head(view.features, chosen.index)
         if self.bank is None:
             self._make_bank(num_classes, rows.device)
+        label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)
+        bank, bank_label = self._with_others(rows, label)
         loss = contrast_anchors(
             rows,
             chosen.label,
             chosen.valid,
-            bank=self.bank,
-            bank_label=self.bank_label,
+            bank=bank,
+            bank_label=bank_label,
             temperature=self.temperature,
             similarity=self.similarity,
         )
-        label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)
         self._update_bank(rows.detach(), label, num_classes, generator)
         return loss
+
+    def _with_others(
+        self, rows: Float[Tensor, "n d"], label: Int[Tensor, " n"]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the bank, and the anchors of the other processes; both are constants."""
+        if process_count() == 1:
+            return self.bank, self.bank_label
+        others, names = of_others(rows), of_others(label)
+        if self.bank is None or self.bank_label is None:
+            return others, names
+        return torch.cat([others, self.bank]), torch.cat([names, self.bank_label])
 
     def _make_bank(self, num_classes: int, device: torch.device) -> None:
         if self.memory:
@@ -136,8 +157,8 @@ class PixelTerm(SourceTerm):
             return
         order = torch.rand(len(rows), generator=generator, device=rows.device).argsort()
         self.bank, self.bank_label = first_of_each(
-            torch.cat([rows[order], self.bank]),
-            torch.cat([label[order], self.bank_label]),
+            torch.cat([in_turn(rows[order]), self.bank]),
+            torch.cat([in_turn(label[order]), self.bank_label]),
             num_classes,
             self.memory,
         )

@@ -1,0 +1,78 @@
+"""The end of a run: its scores, its models and its report, in its folder."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipa.classes import LabelSpace
+from pipa.errors import PipaError
+from pipa.evaluation.report import write_report
+from pipa.evaluation.scores import Result
+from pipa.files.writing import write_text
+from pipa.models.saved import save_segmenter
+from pipa.models.segmenter import Segmenter
+from pipa.run.devices import environment
+from pipa.run.judging import Judge, as_record, in_words
+from pipa.uda.method import Method
+from pipa.uda.watch import refuse_non_finite
+
+log = logging.getLogger("pipa")
+
+
+@dataclass
+class Run:
+    """The result of a finished run."""
+
+    folder: Path
+    model: Segmenter
+    """The model that was kept: the student, or the source-only model if that is better."""
+    labels: LabelSpace
+    result: Result | None
+    """Scores of the final student on the validation data, if there is any."""
+    verdict: str = ""
+    """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
+    is_first: bool = True
+    """Whether this is the process, of several, that reports and writes."""
+
+
+def write_run(
+    out: Path,
+    module: Method,
+    result: Result | None,
+    seconds: float | None,
+    judging: Judge | None,
+    before: Result | None = None,
+) -> Run:
+    """Write the model and the scores; the checkpoints exist already."""
+    kept = module.student
+    refuse_non_finite(kept)
+    record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
+    record["seconds"] = None if seconds is None else round(seconds, 1)
+    if result is not None:
+        record |= result.as_dict()
+        result.write_confusion(out / "confusion.csv")
+    if before is not None:
+        record["source_only"] = before.as_dict()
+    verdict = ""
+    source_only = None if judging is None else judging.source_only_model(module.student)
+    if judging is not None and source_only is not None:
+        judgement, found = judging.conclude(module.student, source_only)
+        verdict = in_words(found)
+        record["judgement"] = as_record(judgement, found)
+        save_segmenter(source_only, out / "source_only", module.labels)
+        if found.outcome == "worse":
+            kept = source_only
+            save_segmenter(module.student, out / "model_adapted", module.labels)
+    save_segmenter(kept, out / "model", module.labels)
+    write_text(out / "results.json", json.dumps(record, indent=1))
+    return Run(out, kept, module.labels, result, verdict)
+
+
+def write_own_report(out: Path) -> None:
+    """Write the report of a run; if that is not possible the run is still a run."""
+    try:
+        write_report([out], out / "report.html")
+    except PipaError as error:
+        log.warning("the run has no report: %s", error)

@@ -1,0 +1,151 @@
+"""Compiled, checkpointed and split steps learn what plain ones learn."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from uda.steps import LABELS, Feed, batch_of, fit, small, trained
+
+import pipa
+from pipa.batch import Labelled
+from pipa.errors import PipaError
+from pipa.run.options import spelled_out
+from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms
+from pipa.run.speed import CompileParts, Speed, accumulate, checkpoint_blocks
+from pipa.uda.method import Method
+from pipa.uda.optim import Optim
+from pipa.uda.source_only import SourceOnly
+from pipa.uda.terms import FeatureDistance, MaskedConsistency
+
+TINY = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "drop_path_rate": 0.0}
+
+
+def pipa_on(network: str, **options) -> Method:
+    """PiPa with feature distance, on random weights."""
+    torch.manual_seed(0)
+    student = pipa.create_segmenter(network, LABELS.num_classes, **options)
+    sections = default_terms() | {"feature_distance": FeatureDistance(classes=[0, 1])}
+    terms = chosen_terms(MethodOptions("pipa"), sections)
+    optim = Optim(lr=1e-3, warm_up=0)
+    return build_method(MethodOptions("pipa"), student, LABELS, terms, optim=optim, pretrained=True)
+
+
+class Kept(Callback):
+    """The losses of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, module, *unused):
+        self.losses.append({name: float(loss) for name, loss in module.losses.items()})
+
+
+class NoMoreGraphs(Callback):
+    """Makes it an error to compile anything after the second step."""
+
+    def on_train_batch_end(self, trainer, module, *unused):
+        if trainer.global_step == 2:
+            torch._dynamo.config.error_on_recompile = True
+
+
+def losses_of(method: Method, *callbacks: Callback, side: int = 32) -> list[dict[str, float]]:
+    kept = Kept()
+    batches = Feed([batch_of(seed, side=side) for seed in range(4)])
+    validation = Feed([Labelled(*(part[:1, ..., :24] for part in batch_of().source))])
+    fit(
+        method,
+        batches,
+        validation=validation,
+        callbacks=[*callbacks, kept],
+        val_check_interval=1,
+        num_sanity_val_steps=0,
+    )
+    return kept.losses
+
+
+def compiled_beside_plain() -> dict[str, list[dict[str, float]]]:
+    """The losses of both; an error if a graph breaks, or one is made after the second step."""
+    options = {"backbone": {"settings": TINY}, "head": {"width": 8, "dropout": 0.0}, "detail": 32}
+    plain = losses_of(pipa_on("hrda_mit_b0", **options), side=64)
+    method = pipa_on("hrda_mit_b0", **options)
+    return {
+        "plain": plain,
+        "compiled": losses_of(method, CompileParts("aot_eager"), NoMoreGraphs(), side=64),
+    }
+
+
+@pytest.mark.slow
+def test_compiled_steps_have_the_losses_of_plain_ones_and_one_set_of_graphs():
+    # In a process of its own: the checks of shapes around our functions cannot be compiled.
+    path = os.pathsep.join(map(str, (Path(pipa.__file__).parents[1], Path(__file__).parents[1])))
+    command = [sys.executable, "-W", "ignore", __file__]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["plain"][-1].keys() == {"source", "pixel", "feature_distance", "mixed", "patch"}
+    for step, expected in zip(found["compiled"], found["plain"], strict=True):
+        assert step == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_checkpointed_steps_have_the_losses_of_plain_ones():
+    options = {"backbone": {"settings": TINY | {"drop_path_rate": 0.5}}, "head": {"width": 8}}
+    plain, checkpointed = (pipa_on("daformer_mit_b0", **options) for _ in range(2))
+    checkpoint_blocks(checkpointed.student)
+    assert losses_of(checkpointed) == losses_of(plain)
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole():
+    def learn(parts: int) -> dict[str, torch.Tensor]:
+        method = SourceOnly(small(), LABELS, optim=Optim(lr=1e-3, warm_up=0)).double()
+        if parts > 1:
+            accumulate(method, parts, batch_size=4)
+        batches = Feed([batch_of(seed, b=4) for seed in range(3)])
+        fit(method, batches, precision="64-true")
+        return method.state_dict() | {"loss": method.losses["source"]}
+
+    whole, found = learn(1), learn(2)
+    for name, expected in whole.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_the_teacher_follows_once_for_all_parts():
+    def teacher(parts: int) -> dict[str, torch.Tensor]:
+        method = pipa_on("small")
+        method.optim.lr = 0.0
+        with torch.no_grad():
+            for weight in method.teacher.network.parameters():
+                weight.zero_()
+        if parts > 1:
+            accumulate(method, parts, batch_size=2)
+        return trained(method, count=3)
+
+    one, two = teacher(1), teacher(2)
+    for name in (name for name in one if name.startswith("teacher.network.")):
+        torch.testing.assert_close(two[name], one[name])
+
+
+def test_parts_that_cannot_be_are_refused():
+    with pytest.raises(PipaError, match=r"--accumulate: is 3, and a batch has 2 images"):
+        Speed(accumulate=3).prepare(SourceOnly(small(), LABELS), batch_size=2)
+    term = MaskedConsistency(teacher="own")
+    with pytest.raises(PipaError, match="teacher of a term"):
+        accumulate(SourceOnly(small(), LABELS, target_terms=[term]), 2, batch_size=2)
+    with pytest.raises(PipaError, match="accumulate"):
+        Speed(accumulate=0)
+
+
+def test_a_bare_switch_is_true():
+    words = ["--compile", "--seed", "1", "--checkpoint"]
+    assert spelled_out(words) == ["--compile=true", "--seed", "1", "--checkpoint=true"]
+    assert spelled_out(["--compile", "false"]) == ["--compile", "false"]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(compiled_beside_plain()))
