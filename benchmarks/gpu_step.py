@@ -96,7 +96,7 @@ class Cost(TorchDispatchMode):
         self.track(iter(out))
         name = function._schema.name.partition("::")[2]
         on_device = any(tensor.device.type == "cuda" for tensor in [*out, *given])
-        if on_device and not function.is_view and name not in FREE:
+        if on_device and function.namespace != "prim" and not function.is_view and name not in FREE:
             self.eager += 1
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in [*out, *given])
             self.flops += flops(function, args, kwargs or {}, found)
