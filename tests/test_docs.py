@@ -112,7 +112,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     builders.folder(tmp_path / "synthetic", 4)
     builders.folder(tmp_path / "photos", 4, labelled=False, classes="", shift=25, seed=50)
-    builders.folder(tmp_path / "labelled_photos", 2, classes="", shift=25, seed=90)
+    builders.folder(tmp_path / "labelled_photos", 2, shift=25, seed=90)
     return tmp_path
 
 
