@@ -118,8 +118,8 @@ def _launch(page: gr.Blocks, limits: Limits, served: Path, host: str, port: int 
             css=STYLE,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"]),
         )
-    except OSError as error:
-        remedy = "Give another --host or --port."
+    except (OSError, ValueError) as error:  # ValueError: a proxy is asked for this machine
+        remedy = "Give another --host or --port; where there is a proxy, set NO_PROXY=127.0.0.1."
         raise PipaError("cannot be listened at", f"{host}:{port or 7860}", remedy) from error
     return str(address)
 
