@@ -143,7 +143,8 @@ def _page(models: SideBySide, examples: list[Path], private: Path) -> gr.Blocks:
         f"frames, up to {limits.megabytes} MB. It never leaves the machine that runs pipa.</p>"
     )
     # no telemetry; files older than an hour are deleted
-    with gr.Blocks(analytics_enabled=False, title="pipa", delete_cache=(600, 3600)) as page:
+    page = gr.Blocks(analytics_enabled=False, title="pipa", delete_cache=(600, 3600))
+    with page:
         gr.HTML(f'<div class="pipa">{heading}{about}</div>')
         shown = gr.State()
         with gr.Row():
