@@ -61,7 +61,9 @@ def port(run):
     with subprocess.Popen(command, **given, **place) as server:
         try:
             said = server.stdout.readline()
-            assert f"source-only and adapted: http://127.0.0.1:{port}/" in said, said
+            assert f"source-only and adapted: http://127.0.0.1:{port}/" in said, (
+                server.stderr.read()
+            )
             yield port
         finally:
             server.send_signal(signal.SIGINT)

@@ -48,12 +48,11 @@ def web_command(given: list[str]) -> int:
     else:
         side_by_side = SideBySide(models, scale=options.scale)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with serving(side_by_side, shown, host=options.host, port=options.port) as address:
-            print(f"{' and '.join(models)}: {address} (Ctrl-C ends it)", flush=True)
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        return 0
+    listen = serving(side_by_side, shown, host=options.host, port=options.port)
+    with suppress(KeyboardInterrupt), listen as address:
+        print(f"{' and '.join(models)}: {address} (Ctrl-C ends it)", flush=True)
+        threading.Event().wait()
+    return 0
 
 
 def networks(model: Path, second: Path | None) -> dict[str, Path]:

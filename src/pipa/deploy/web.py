@@ -118,8 +118,8 @@ def _launch(page: gr.Blocks, limits: Limits, served: Path, host: str, port: int 
             css=STYLE,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"]),
         )
-    except OSError as error:
-        remedy = "Give another --host or --port."
+    except (OSError, ValueError) as error:  # ValueError: a proxy is asked for this machine
+        remedy = "Give another --host or --port; where there is a proxy, set NO_PROXY=127.0.0.1."
         raise PipaError("cannot be listened at", f"{host}:{port or 7860}", remedy) from error
     return str(address)
 
@@ -143,7 +143,8 @@ def _page(models: SideBySide, examples: list[Path], private: Path) -> gr.Blocks:
         f"frames, up to {limits.megabytes} MB. It never leaves the machine that runs pipa.</p>"
     )
     # no telemetry; files older than an hour are deleted
-    with gr.Blocks(analytics_enabled=False, title="pipa", delete_cache=(600, 3600)) as page:
+    page = gr.Blocks(analytics_enabled=False, title="pipa", delete_cache=(600, 3600))
+    with page:
         gr.HTML(f'<div class="pipa">{heading}{about}</div>')
         shown = gr.State()
         with gr.Row():
