@@ -12,10 +12,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.strategy import _ForwardRedirection
 from torch.distributed import DistError
+from torch.nn.parallel import DistributedDataParallel
 
 from pipa.errors import PipaError
 
@@ -38,7 +40,7 @@ class AveragedByMethod(DDPStrategy):
     def configure_ddp(self) -> None:
         """Wrap the module, as in DDP's `no_sync` from the first step to the last."""
         super().configure_ddp()
-        assert self.model is not None
+        assert isinstance(self.model, DistributedDataParallel)
         self.model.require_backward_grad_sync = False
 
 
