@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.strategy import _ForwardRedirection
 from torch.distributed import DistError
+from torch.nn.parallel import DistributedDataParallel
 
 from pipa import __version__
 from pipa.errors import PipaError
@@ -40,8 +41,8 @@ class AveragedByMethod(DDPStrategy):
     def configure_ddp(self) -> None:
         """Wrap the module, as in DDP's `no_sync` from the first step to the last."""
         super().configure_ddp()
-        assert self.model is not None
-        self.model.require_backward_grad_sync = False  # type: ignore[assignment]  # a plain flag
+        assert isinstance(self.model, DistributedDataParallel)
+        self.model.require_backward_grad_sync = False
 
 
 def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
