@@ -124,16 +124,18 @@ def test_every_network_answers_alike_at_three_sizes(tmp_path, head, backbone):
 
 def compare(model, path, format, sizes):
     for size in sizes:
-        torch.manual_seed(0)
-        assert export(model, path, size, format=format) < 1e-4
-        image = torch.rand(3, 3, *size)
+        difference = export(model, path, size, format=format)
+        image = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             expected = model.eval()(image)
             if format == "onnx":
                 found = OnnxSegmenter(path)(image)
             else:
                 found = torch.export.load(path).module()(image)
-        assert (found - expected).abs().max() < 1e-4
+        # DeepLabV2 on a random ResNet has logits of 130, and float32 seven digits
+        limit = 1e-4 * max(1.0, float(expected.abs().max()))
+        assert difference < limit
+        assert (found - expected).abs().max() < limit
 
 
 @with_extra

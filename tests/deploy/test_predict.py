@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import COLOURS, Strongest
 
@@ -87,6 +87,7 @@ def test_one_stem_with_two_suffixes(tmp_path):
     assert files(tmp_path / "out") == ["colour/x.jpg.png", "colour/x.png.png"]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.sampled_from(["a", "b", "jpg", "png"]), min_size=1, max_size=4),

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipa.models.windows import average_windows, enlarge, tile
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 60), width=st.integers(1, 60), window=st.integers(1, 40), data=st.data()
 )
