@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -40,15 +41,15 @@ def fake_cuda(dtype: torch.dtype | None = torch.bfloat16) -> Iterator[None]:
             no autocast.
     """
     torch.ops.load_library(_built())
-    # torch.autocast would ask torch.cuda, which knows of no device, and switch itself off.
-    torch.set_autocast_enabled("cuda", dtype is not None)
-    torch.set_autocast_dtype("cuda", dtype or torch.bfloat16)
-    try:
-        with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False):
-            yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)
-        torch.clear_autocast_cache()
+    # autocast asks torch.cuda, which knows of no device, and would switch itself off
+    with (
+        patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        patch.object(torch.cuda, "is_bf16_supported", lambda: True),
+        torch.autograd.set_multithreading_enabled(False),
+        FakeTensorMode(),
+        torch.autocast("cuda", dtype, enabled=dtype is not None),
+    ):
+        yield
 
 
 def _built() -> Path:

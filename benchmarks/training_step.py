@@ -29,8 +29,9 @@ from lightning.pytorch.callbacks import Callback
 from measuring import peak, report, reset_peak, unit
 
 import pipa
-from pipa.batch import Batch, CropPair, Labelled, Unlabelled
+from pipa.batch import Batch, Labelled, PairPlace, Unlabelled
 from pipa.classes import CITYSCAPES
+from pipa.data.bounds import default_pair
 from pipa.models.layout import use_fast_layout
 from pipa.run.engine import hush_lightning
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms
@@ -48,16 +49,15 @@ class Row:
     method: str
     network: str
     crop: int
-    pair: int
     released: float
     options: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS = {
-    "DAFormer": Row("daformer", "daformer_mit_b0", 128, 184, 6.9),
-    "DAFormer+PiPa": Row("pipa", "daformer_mit_b0", 128, 184, 13.9),
-    "HRDA": Row("daformer", "hrda_mit_b0", 256, 192, 22.8, {"detail": 128}),
-    "HRDA+PiPa": Row("pipa", "hrda_mit_b0", 256, 192, 33.8, {"detail": 128}),
+    "DAFormer": Row("daformer", "daformer_mit_b0", 128, 6.9),
+    "DAFormer+PiPa": Row("pipa", "daformer_mit_b0", 128, 13.9),
+    "HRDA": Row("daformer", "hrda_mit_b0", 256, 22.8, {"detail": 128}),
+    "HRDA+PiPa": Row("pipa", "hrda_mit_b0", 256, 33.8, {"detail": 128}),
 }
 
 
@@ -73,21 +73,18 @@ def build(row: Row) -> Method:
 
 
 def batch_of(row: Row, seed: int, b: int = 2) -> Batch:
-    """Blocks of random classes, their images, a target, and a pair half of which overlaps."""
+    """Blocks of random classes, their images, a target, and a pair in its opposite corners."""
     generator = torch.Generator().manual_seed(seed)
-
-    def images(side: int) -> torch.Tensor:
-        return torch.rand(b, 3, side, side, generator=generator)
-
-    def target(side: int) -> Unlabelled:
-        return Unlabelled(images(side), torch.ones(b, side, side, dtype=torch.bool))
-
+    shape = (b, 3, row.crop, row.crop)
     blocks = torch.randint(CITYSCAPES.num_classes, (b, *(row.crop // 16,) * 2), generator=generator)
     label = blocks.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
-    shift = torch.tensor([[row.pair // 32 * 8] * 2] * b)
+    source = Labelled(torch.rand(shape, generator=generator), label)
+    valid = torch.ones(b, row.crop, row.crop, dtype=torch.bool)
+    target = Unlabelled(torch.rand(shape, generator=generator), valid)
+    size = default_pair("crop", (row.crop, row.crop), 8)
+    corner = torch.tensor([[[0, 0], [row.crop - size[0], row.crop - size[1]]]] * b)
     flipped = torch.tensor([[False, i % 2 == 1] for i in range(b)])
-    pair = CropPair(target(row.pair), target(row.pair), shift, flipped)
-    return Batch(Labelled(images(row.crop), label), target(row.crop), pair)
+    return Batch(source, target, PairPlace(corner, flipped).of(target, size))
 
 
 class Phases:

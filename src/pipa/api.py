@@ -48,7 +48,7 @@ def predict(
     Raises:
         PipaError: An input is missing or unreadable, or an output cannot be written.
 
-    Example:
+    Examples:
         >>> written = pipa.predict("runs/mine", "photo.jpg", "predictions", kinds=["overlay"])
         >>> [str(file) for file in written[Path("photo.jpg")]]
         ['predictions/overlay/photo.png']
@@ -78,7 +78,7 @@ def evaluate(
     Raises:
         PipaError: The data's classes are not the model's, or a file is faulty.
 
-    Example:
+    Examples:
         >>> result = pipa.evaluate("runs/mine", "labelled")
         >>> 0 <= result.miou <= 100
         True
@@ -107,7 +107,7 @@ def compare(
         PipaError: A folder holds no finished run with scores, or two rows were scored on other
             images or other classes.
 
-    Example:
+    Examples:
         >>> comparison = pipa.compare(["runs/mine"])
         >>> [(row.name, len(row.miou)) for row in comparison.rows]  # name, number of seeds
         [('mine', 1)]

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -126,19 +127,15 @@ def _packages() -> Iterator[Finding]:
 
     requirements = [Requirement(line) for line in importlib.metadata.requires("pipa-uda") or ()]
     for needed in requirements:
-        extras = [e for e in ("export", "web", "docs", "dev") if _only_with(needed.marker, e)]
-        if not {"docs", "dev"} & {*extras}:  # users need neither
-            yield _package(needed.name, needed.specifier, extras[0] if extras else "")
+        extra = _extra_of(needed.marker)
+        if extra not in ("docs", "dev"):  # users need neither
+            yield _package(needed.name, needed.specifier, extra)
 
 
-def _only_with(marker: object, extra: str) -> bool:
-    from packaging.markers import Marker
-
-    return (
-        isinstance(marker, Marker)
-        and marker.evaluate({"extra": extra})
-        and not marker.evaluate({"extra": ""})
-    )
+def _extra_of(marker: object) -> str:
+    """The extra that asks for a requirement; empty if all installations need it."""
+    found = re.search(r'extra == "([\w-]+)"', str(marker))
+    return found[1] if found else ""
 
 
 def _package(name: str, wanted: object, extra: str) -> Finding:

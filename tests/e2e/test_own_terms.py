@@ -119,7 +119,8 @@ def test_a_term_of_ones_own_with_arguments_beside_ours(train, tmp_path):
         ),
         (["--method.name=advent", "--method.adversarial=0"], ["--method.adversarial", "above 0"]),
         (["--method.name=self_training"], ["self_training", "daformer"]),
-        (["--method.momentum=1.5", "--patch.weight=-1"], ["--patch.weight"]),
+        (["--method.momentum=1.5"], ["--method.momentum", "0 to 1"]),
+        (["--patch.weight=-1"], ["--patch.weight"]),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(train, tmp_path, options, words):

@@ -25,7 +25,7 @@ from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.terms import PatchTerm, PixelTerm, TargetTerm
 from pipa.uda.terms.base import supervised
-from uda.steps import LABELS, batch_of, fit, small
+from uda.steps import LABELS, Feed, batch_of, fit, small
 
 STEPS = 3
 
@@ -101,6 +101,33 @@ def run(world: int) -> dict[str, Any]:
     return {"state": module.state_dict(), "rank": module.global_rank}
 
 
+def alike(world: int) -> dict[str, Any]:
+    """The state of a run with draws, banks and batch norms, on different batches in each."""
+    torch.manual_seed(1)
+    student = pipa.create_segmenter(
+        "daformer_small",
+        LABELS.num_classes,
+        backbone={"settings": {"widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}},
+        head={"width": 16},
+    )
+    module = SelfTraining(
+        student,
+        LABELS,
+        optim=Optim(lr=1e-3, warm_up=0, clip=1.0),
+        source_terms=[PixelTerm(memory=5, width=16, dim=8)],
+        target_terms=[PatchTerm(memory=30, width=16, dim=8, queries=20, threshold=0.0)],
+        align_shares=0.5,
+    )
+    feed = Feed([batch_of(10 * seed + module_rank()) for seed in range(STEPS)])
+    fit(module, feed, devices=world, strategy=AveragedByMethod())
+    return {"state": module.state_dict(), "losses": module.losses}
+
+
+def module_rank() -> int:
+    """The number of this process, which Lightning says in the second one's environment."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def environment() -> dict[str, str]:
     """The environment of a fresh process: paths of `pipa` and the tests, without Lightning's."""
     path = os.pathsep.join(map(str, (Path(pipa.__file__).parents[1], Path(__file__).parents[1])))
@@ -111,9 +138,10 @@ def environment() -> dict[str, str]:
 def test_two_processes_learn_what_one_learns_from_the_joint_batch(tmp_path):
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=300, check=False
+        command, capture_output=True, text=True, env=environment(), timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
+    equal_everywhere(*(torch.load(tmp_path / f"alike{rank}.pt") for rank in (0, 1)))
     expected = run(1)["state"]
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
@@ -123,6 +151,18 @@ def test_two_processes_learn_what_one_learns_from_the_joint_batch(tmp_path):
     start = method().state_dict()
     moved = {n for n, tensor in expected.items() if not torch.equal(tensor, start[n].to(tensor))}
     assert {name.split(".")[0] for name in moved} == {"student", "teacher", "terms"}
+
+
+def equal_everywhere(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Check that weights, statistics, banks and losses are the same, and have changed."""
+    for kind in ("state", "losses"):
+        assert first[kind].keys() == second[kind].keys()
+        for name, tensor in first[kind].items():
+            assert torch.equal(second[kind][name], tensor), name
+    state = first["state"]
+    assert (state["terms.0.bank_label"] != 255).any()
+    assert (state["terms.1.bank_label"] != 255).any()
+    assert any("running_mean" in name and tensor.any() for name, tensor in state.items())
 
 
 @pytest.mark.slow
@@ -163,5 +203,7 @@ def test_several_devices_get_the_strategy_that_averages_once(tmp_path):
 
 
 if __name__ == "__main__":
+    out = Path(sys.argv[1])
     found = run(2)
-    torch.save(found["state"], Path(sys.argv[1]) / f"{found['rank']}.pt")
+    torch.save(found["state"], out / f"{found['rank']}.pt")
+    torch.save(alike(2), out / f"alike{found['rank']}.pt")

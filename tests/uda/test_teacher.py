@@ -10,6 +10,7 @@ import pytest
 import torch
 from recipe import golden, image
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pipa
 from pipa.batch import Box, CropPair, Unlabelled
@@ -179,3 +180,28 @@ def test_in_training_only_norms_that_train_do(name):
         assert mine.training == mode
     target = target_of(1, 64)
     assert torch.equal(teacher.label(target).confidence, teacher.label(target).confidence)
+
+
+class Casts(TorchDispatchMode):
+    """How often each tensor was cast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default:
+            self.count[args[0].data_ptr()] = self.count.get(args[0].data_ptr(), 0) + 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_autocast_casts_each_weight_once_in_a_step():
+    student = pipa.create_segmenter("hrda_small", 3, head={"width": 16}, detail=32)
+    teacher = Teacher(student)
+    target = Unlabelled(torch.rand(1, 3, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool))
+    with torch.autocast("cpu", torch.bfloat16), Casts() as casts:
+        first, second = teacher.label(target), teacher.label(target)
+    found = [casts.count.get(weight.data_ptr(), 0) for weight in teacher.network.parameters()]
+    assert set(found) == {0, 1}
+    assert torch.equal(first.confidence, second.confidence)
+    assert not any(weight.requires_grad for weight in teacher.network.parameters())

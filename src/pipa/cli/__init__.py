@@ -25,6 +25,7 @@ pipa: adapt a segmenter from labelled images of one domain to unlabelled images 
   pipa judge RUN...             rank models without labels: did adaptation help?
   pipa eval MODEL DATA          mean IoU on labelled images
   pipa predict MODEL INPUT...   label images, folders, videos
+  pipa web MODEL [MODEL2]       a page in the browser: drop images and videos, compare two models
   pipa data check DATA          read a whole data set and list what is wrong with it
   pipa data stats DATA          its classes: share of pixels, probability of being sampled
   pipa data streets DIR         write the built-in benchmark as folders of images
@@ -53,6 +54,7 @@ COMMANDS = {
     "predict": ("models", "predict_command"),
     "convert": ("models", "convert_command"),
     "export": ("models", "export_command"),
+    "web": ("web", "web_command"),
     "push": ("models", "push_command"),
     "data check": ("data", "check_command"),
     "data stats": ("data", "stats_command"),

@@ -2,7 +2,7 @@
 
 `PixelTerm` and `PatchTerm` add what a training needs: a projection head, a bank, sampling.
 
-Example:
+Examples:
     >>> F = torch.nn.functional
     >>> vectors = F.normalize(torch.rand(5, 8, 16), dim=2)  # n groups of v unit vectors (n, v, d)
     >>> loss = pipa.losses.pixel_contrast(vectors, torch.tensor([0, 0, 1, 1, 2]))

@@ -77,7 +77,7 @@ def create_segmenter(
     Raises:
         PipaError: The name or an option is unknown, or the weights cannot be loaded.
 
-    Example:
+    Examples:
         >>> model = pipa.create_segmenter("segformer_mit_b0", num_classes=19)
         >>> model(torch.rand(2, 3, 64, 96)).shape
         torch.Size([2, 19, 64, 96])

@@ -99,7 +99,7 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
     Raises:
         PipaError: The path holds no network, or one that is damaged or incomplete.
 
-    Example:
+    Examples:
         >>> model = pipa.load_segmenter("runs/mine")
         >>> model.labels.names
         ('ground', 'water', 'forest')

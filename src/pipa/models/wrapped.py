@@ -21,7 +21,7 @@ class Wrapped(Segmenter):
         num_classes: Number of classes, k.
         channels: Channels c_i of the maps.
 
-    Example:
+    Examples:
         >>> layer = torch.nn.Conv2d(3, 16, 3, stride=4, padding=1)
         >>> decode = torch.nn.Conv2d(16, 5, 1)
         >>> def network(image):

@@ -79,7 +79,7 @@ def adapt(
     Raises:
         PipaError: A data set is missing or faulty, or an option has an impossible value.
 
-    Example:
+    Examples:
         >>> run = pipa.adapt("synthetic", "photos", steps=4, network="small", quiet=True)
         >>> run.model.predict("photo.jpg").shape  # class ids of an image of 48x64 pixels
         (48, 64)

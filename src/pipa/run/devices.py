@@ -17,12 +17,14 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.strategy import _ForwardRedirection
 from torch.distributed import DistError
+from torch.nn.parallel import DistributedDataParallel
 
+from pipa import __version__
 from pipa.errors import PipaError
 
 log = logging.getLogger("pipa")
 
-PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
+PACKAGES = ("torch", "lightning", "transformers", "kornia")
 
 
 class AveragedByMethod(DDPStrategy):
@@ -39,8 +41,8 @@ class AveragedByMethod(DDPStrategy):
     def configure_ddp(self) -> None:
         """Wrap the module, as in DDP's `no_sync` from the first step to the last."""
         super().configure_ddp()
-        assert self.model is not None
-        self.model.require_backward_grad_sync = False  # type: ignore[assignment]  # a plain flag
+        assert isinstance(self.model, DistributedDataParallel)
+        self.model.require_backward_grad_sync = False
 
 
 def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def tell_of_batch(engine: L.Trainer, batch_size: int, lr: float) -> None:
 
 
 @contextmanager
-def told_of_losses(run: Path) -> Iterator[None]:
+def told_of_lost_processes(run: Path) -> Iterator[None]:
     """Turn the error of a process that has lost another one into a line.
 
     Raises:
@@ -130,5 +132,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "git": git,
+        "pipa": __version__,
         **{name: version(name) for name in PACKAGES},
     }

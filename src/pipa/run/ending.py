@@ -71,8 +71,11 @@ def write_run(
 
 
 def write_own_report(out: Path) -> None:
-    """Write the report of a run; if that is not possible the run is still a run."""
+    """Write the report of a run; if that is not possible the run is still a run.
+
+    A network that could be trained may still not fit into memory with a whole image.
+    """
     try:
         write_report([out], out / "report.html")
-    except PipaError as error:
-        log.warning("the run has no report: %s", error)
+    except (PipaError, RuntimeError, MemoryError, ValueError) as error:
+        log.warning("the run has no report: %s", " ".join(str(error).split()))

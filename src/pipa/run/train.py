@@ -27,7 +27,7 @@ from pipa.run.checkpoints import in_one_line
 from pipa.run.devices import (
     settle_devices,
     tell_of_batch,
-    told_of_losses,
+    told_of_lost_processes,
     training_device,
 )
 from pipa.run.ending import Run, write_own_report, write_run
@@ -90,7 +90,7 @@ def train(
             a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C ended the run; the step that was at hand is saved.
 
-    Example:
+    Examples:
         >>> data = pipa.UDAData("synthetic", "photos", crop=32, workers=0)
         >>> short = {"max_steps": 3, "enable_progress_bar": False}
         >>> run = pipa.train("out", data=data, student="small", method="dacs", trainer=short)
@@ -110,7 +110,7 @@ def train(
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), told_of_losses(out), warnings.catch_warnings():
+    with stop.listening(), in_one_line(out), told_of_lost_processes(out), warnings.catch_warnings():
         module = set_up(
             out,
             data,

@@ -7,6 +7,8 @@ source's.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,7 +119,8 @@ class Teacher(nn.Module):
 
         Crops that lie in the target get their part of its labels, without a further pass.
         """
-        logits = self.network(target.image)
+        with castable_once(self.network):
+            logits = self.network(target.image)
         if self.alignment is not None:
             logits = self.alignment(logits, target.valid)
         pseudo = pseudo_label(
@@ -134,6 +137,21 @@ class Teacher(nn.Module):
         elif pair is not None:
             pseudo.pair = self.label(pair.first), self.label(pair.second)
         return pseudo
+
+
+@contextmanager
+def castable_once(network: nn.Module) -> Iterator[None]:
+    """Let autocast keep the half-precision weights of a frozen network until the step ends.
+
+    It keeps those that require a gradient, and would cast the others anew in each call: HRDA calls
+    its backbone and its heads twice. Within, nothing may record gradients.
+    """
+    assert not torch.is_grad_enabled()
+    network.requires_grad_(True)
+    try:
+        yield
+    finally:
+        network.requires_grad_(False)
 
 
 class ShareAlignment(nn.Module):

@@ -46,7 +46,7 @@ class PatchTerm(TargetTerm):
     Raises:
         PipaError: `width` is below 1, or `memory` is below 0.
 
-    Example:
+    Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
         >>> term = pipa.PatchTerm(width=64, queries=200, memory=600)
         >>> term.prepare(student)  # its projection head exists from here on: for the optimiser

@@ -44,7 +44,7 @@ class PixelTerm(SourceTerm):
     Raises:
         PipaError: `width` is below 1, `memory` is below 0, or `similarity` is not in (0, 1].
 
-    Example:
+    Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
         >>> term = pipa.PixelTerm(width=64)
         >>> term.prepare(student)  # its projection head exists from here on: for the optimiser
