@@ -119,6 +119,8 @@ def kill_amid(file: Path) -> None:
 
 def go_on(options: Sequence[object], out: Path) -> int:
     """Continue a run that was killed, as its user would; return the exit code."""
+    if (out / "results.json").exists():  # it was at its end
+        return 0
     began = (out / "config.yaml").exists()
     return ended(in_child(["train", *options, f"--out={out}", *(["--resume"] if began else [])]))
 

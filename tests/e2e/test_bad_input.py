@@ -136,6 +136,17 @@ def test_label_with_an_id_outside_the_classes(refused, source, target):
     refused(f"--data.source={source}", f"--data.target={target}", words=[path, "7"])
 
 
+def test_a_validation_without_any_label_ends_with_a_report(pipa, source, target, tmp_path):
+    scored = folder(tmp_path / "scored", 2)
+    for path in (scored / "labels").iterdir():
+        write_png(path, np.full((48, 64), 255, np.uint8))
+    data = [f"--data.source={source}", f"--data.target={target}", f"--data.validation={scored}"]
+    out = tmp_path / "run"
+    done = pipa("train", *TINY, *data, "--trainer.max_steps=2", f"--out={out}")
+    assert done.code == 0, done.err
+    assert (out / "report.html").exists()
+
+
 def test_unreadable_png(refused, source, target):
     path = source / "images" / "001.png"
     path.write_bytes(path.read_bytes()[:40])

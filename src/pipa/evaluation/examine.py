@@ -169,7 +169,7 @@ def predict_surely(
     place = np.minimum((confidence[known] * BINS).astype(int), BINS - 1)
     columns = (np.ones(place.shape), right[known], confidence[known])
     bins = np.stack([np.bincount(place, column, BINS) for column in columns], axis=1)
-    return ids.astype(np.uint8), bins
+    return ids.astype(np.uint8), bins.astype(float)  # of no pixel, bins are whole numbers
 
 
 def features_of(

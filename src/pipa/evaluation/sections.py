@@ -96,7 +96,7 @@ def confusion_figures(records: Records) -> list[dict[str, Any]]:
     figures = []
     for name, runs in records.items():
         found = [one for run in runs if (one := run.confusion()) is not None]
-        found = [one for one in found if one[0] == found[0][0]]
+        found = [one for one in found if one[0] == found[0][0] and np.any(one[1])]
         if found:
             counts = np.sum([one[1] for one in found], axis=0)
             seen = int((counts.sum(axis=0) + counts.sum(axis=1) > 0).sum())
