@@ -11,6 +11,7 @@ test: .venv/installed-dev
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
 test-all: .venv/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[web]"
 	$(BIN)/pytest -q -n 2
 
 lint: .venv/installed-dev
@@ -43,5 +44,5 @@ clean:
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,export,web]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,export]"
 	touch $@

@@ -29,7 +29,10 @@ from pipa.models.saved import load_segmenter, save_segmenter
 gradio = pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'pipa[web]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
 
 SPACE = LabelSpace(("ground", "<b>water", "forest"), ((90, 60, 40), (30, 60, 200), (20, 140, 30)))
 PATIENCE = 120_000  # milliseconds; a busy machine
