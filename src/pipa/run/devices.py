@@ -55,7 +55,8 @@ def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
         options: The trainer's own arguments.
     """
     given = dict(options)
-    if str(given.get("devices") or "auto") not in ("auto", "-1"):
+    devices = given.get("devices")
+    if str("auto" if devices is None else devices) not in ("auto", "-1"):
         return given
     if str(given.get("devices")) == "-1":
         return given  # all of them, and the user said so
