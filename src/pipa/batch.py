@@ -58,12 +58,8 @@ class CropPair(NamedTuple):
     ) -> tuple[Shaped[Tensor, "b *c h w"], Shaped[Tensor, "b *c h w"]]:
         """Cut both crops out of a plane over the target crop, as they are stored."""
         assert self.corner is not None, "the pair lies in the target crop"
-        size = self.first.image.shape[-2:]
-        first, second = (
-            cut_crops(plane, self.corner[:, i], self.flipped[:, i], (size[0], size[1]))
-            for i in (0, 1)
-        )
-        return first, second
+        height, width = self.first.image.shape[-2:]
+        return PairPlace(self.corner, self.flipped).cut(plane, (height, width))
 
 
 class PairPlace(NamedTuple):
@@ -74,12 +70,18 @@ class PairPlace(NamedTuple):
 
     def of(self, target: Unlabelled, size: tuple[int, int]) -> CropPair:
         """Cut the pair out of the target crops; both crops are of this size."""
-        first, second = (
-            Unlabelled(*(cut_crops(p, self.corner[:, i], self.flipped[:, i], size) for p in target))
-            for i in (0, 1)
-        )
+        first, second = zip(*(self.cut(plane, size) for plane in target), strict=True)
         shift = self.corner[:, 1] - self.corner[:, 0]
-        return CropPair(first, second, shift, self.flipped, self.corner)
+        return CropPair(Unlabelled(*first), Unlabelled(*second), shift, self.flipped, self.corner)
+
+    def cut(
+        self, plane: Shaped[Tensor, "b *c H W"], size: tuple[int, int]
+    ) -> tuple[Shaped[Tensor, "b *c h w"], Shaped[Tensor, "b *c h w"]]:
+        """Cut both crops, of this size, out of a plane over the targets, as they are stored."""
+        first, second = (
+            cut_crops(plane, self.corner[:, i], self.flipped[:, i], size) for i in (0, 1)
+        )
+        return first, second
 
 
 class Batch(NamedTuple):

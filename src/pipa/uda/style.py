@@ -36,11 +36,7 @@ class Restyle:
     turn: bool = True
 
     def __post_init__(self) -> None:
-        _check(self.style, self._strength, self.probability)
-
-    @property
-    def _strength(self) -> float:
-        return _DEFAULTS[self.style] if self.strength is None else self.strength
+        _checked(self.style, self.strength, self.probability)
 
     def __call__(
         self,
@@ -49,15 +45,7 @@ class Restyle:
         generator: Generator | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Restyle source images by target images."""
-        return restyle(
-            image,
-            target,
-            generator,
-            style=self.style,
-            strength=self._strength,
-            probability=self.probability,
-            turn=self.turn,
-        )
+        return restyle(image, target, generator, **vars(self))
 
 
 def restyle(
@@ -90,8 +78,7 @@ def restyle(
     Raises:
         PipaError: `strength` or `probability` is outside its range.
     """
-    strength = _DEFAULTS[style] if strength is None else strength
-    _check(style, strength, probability)
+    strength = _checked(style, strength, probability)
     if style == "none" or strength == 0:
         return image
     device = generator.device if generator is not None else image.device
@@ -222,7 +209,9 @@ def _multiply(a: Float[Tensor, "b 3 3"], b: Float[Tensor, "b 3 3"]) -> Float[Ten
     return (a[:, :, :, None] * b[:, None, :, :]).sum(dim=2)
 
 
-def _check(style: Style, strength: float, probability: float) -> None:
+def _checked(style: Style, strength: float | None, probability: float) -> float:
+    """Return the strength, or its default; refuse numbers outside their ranges."""
+    strength = _DEFAULTS[style] if strength is None else strength
     limit = 0.5 if style == "fda" else 1.0
     if not 0 <= strength <= limit:
         raise PipaError(
@@ -232,3 +221,4 @@ def _check(style: Style, strength: float, probability: float) -> None:
         raise PipaError(
             f"is {probability}", "--method.style_probability", "Give a number in 0 .. 1."
         )
+    return strength

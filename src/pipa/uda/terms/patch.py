@@ -106,14 +106,14 @@ class PatchTerm(TargetTerm):
         grid = features[0].shape[-2], features[0].shape[-1]
         places = match(seen.pair, label, confidence, grid)
 
-        chosen = pick(places.useful(self.threshold), self.queries, generator)
+        useful = places.useful(self.threshold)
+        here = pick(useful, self.queries, generator)
+        there, sure = places.partner[here], useful[here]
         others = pick(places.valid, 2 * self.queries, generator)
         evenly = pick_evenly(places.label, 2 * self.queries, generator) if self.balanced else others
         head = self.head = self.head or projection_for(features, self.width, self.dim)
-        here, there = chosen, places.partner[chosen]
         rows = head(features, torch.cat([here, there, others]))
         first, second, negative = rows.split([len(here), len(there), len(others)])
-        sure = places.useful(self.threshold)[chosen]
         loss = patch_contrast(
             first,
             second,
