@@ -6,7 +6,6 @@ At the end the adapted student is compared with it, and replaced by it if adapta
 
 import copy
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -218,5 +217,5 @@ def run_data(path: Path) -> Mapping[str, Any]:
 
 def as_record(judgement: Judgement, verdict: Verdict) -> dict[str, Any]:
     """Return the part of a judgement for `results.json`."""
-    text = json.dumps(judgement.as_dict())
-    return {"outcome": verdict.outcome, "words": in_words(verdict), "figures": json.loads(text)}
+    words = in_words(verdict)
+    return {"outcome": verdict.outcome, "words": words, "figures": judgement.as_dict()}
