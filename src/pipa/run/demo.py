@@ -76,9 +76,9 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     about = (
         f"pipa demo --seed {seed} --steps {steps}, {seconds:.0f} s on {os.cpu_count()} cores: "
         "Streets, 200 labelled game images, 400 unlabelled and 200 held-out camera images. All "
-        "three start from the same weights, see the same source batches, and pass them four times "
-        "per step through the student; the control learns by plain cross entropy from the pairs "
-        "of crops that PiPa contrasts."
+        "three start from the same weights, see the same source batches, and take four student "
+        "passes per step, of which the control and PiPa take two over the smaller crops of the "
+        "pair; the control learns from these by plain cross entropy, PiPa by contrast."
     )
     runs = {display_name(name): [out / name] for name in results}
     title = "From the game to the camera"
