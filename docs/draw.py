@@ -1,8 +1,11 @@
 """Draws the pictures of docs/how_it_works.md from Streets, with the functions that training uses.
 
-python docs/draw.py
+python docs/draw.py [SOURCE_ONLY_RUN ADAPTED_RUN]
+
+The features before and after need two finished runs, such as two rows of `pipa ablate`.
 """
 
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,8 +15,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+import pipa
 from pipa.classes import CITYSCAPES
 from pipa.data.crops import draw_pair
+from pipa.evaluation.examine import examine
+from pipa.files.plain_yaml import read_yaml
 from pipa.losses.pixel_contrast import sample_anchors
 from pipa.streets import street
 
@@ -87,6 +93,28 @@ def draw_anchors_figure(file: Path) -> None:
     save(figure, file)
 
 
+def draw_features_figure(before: Path, after: Path, file: Path) -> None:
+    """Draw features of source and target pixels of a model before, and one after adaptation."""
+    data = read_yaml(after / "config.yaml")["data"]
+    models = {"source only": pipa.load_segmenter(before), "adapted": pipa.load_segmenter(after)}
+    seen = examine(models, data, count=8)
+    colours = np.array(seen.labels.colours) / 255
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for (name, found), axis in zip(seen.features.items(), axes, strict=True):
+        domains = (
+            ("source", found.source, found.source_class, "o"),
+            ("target", found.target, found.target_class, "X"),
+        )
+        for domain, points, classes, marker in domains:
+            options = {"s": 22, "edgecolors": "white", "linewidths": 0.4, "alpha": 0.85}
+            axis.scatter(*points.T, c=colours[classes], marker=marker, label=domain, **options)
+        share = f"{100 * found.apart:.0f} % of neighbours are of the same domain"
+        axis.set_title(f"{name}: {share}", fontsize=10)
+        axis.set(xticks=[], yticks=[])
+    axes[0].legend(loc="lower left", fontsize=9, frameon=False, labelcolor="black")
+    save(figure, file)
+
+
 def show(axes: Axes, image: np.ndarray, title: str) -> None:
     """Show an image without ticks."""
     axes.imshow(image)
@@ -112,3 +140,5 @@ if __name__ == "__main__":
     matplotlib.use("Agg")
     draw_pair_figure(HERE / "how_pair.jpg")
     draw_anchors_figure(HERE / "how_anchors.jpg")
+    if len(sys.argv) == 3:
+        draw_features_figure(Path(sys.argv[1]), Path(sys.argv[2]), HERE / "how_features.jpg")

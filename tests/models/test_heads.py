@@ -138,7 +138,9 @@ def test_segformer_is_linear_layers_of_all_levels_and_one_that_joins_them():
     mean, variance = joined.mean((0, 1, 2)), joined.var((0, 1, 2), unbiased=False)
     joined = (joined - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
     logits = joined.clamp(min=0) @ head.classify.weight[:, :, 0, 0].T + head.classify.bias
-    torch.testing.assert_close(head(maps), logits.permute(0, 3, 1, 2), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        head(maps).logits, logits.permute(0, 3, 1, 2), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("dilations", [None, (1, 2, 3)])
@@ -175,10 +177,10 @@ def test_deeplab_is_the_sum_of_four_dilated_convolutions():
                 shifted = padded[..., a * d : a * d + 20, b * d : b * d + 30]
                 total += torch.einsum("kc,nchw->nkhw", branch.weight[:, :, a, b], shifted)
     first = torch.zeros(2, 1, 20, 30, dtype=torch.float64)
-    torch.testing.assert_close(head([first, map_]), total, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(head([first, map_]).logits, total, rtol=1e-10, atol=1e-10)
     finer = torch.zeros(2, 1, 40, 60, dtype=torch.float64)
     expected = F.interpolate(total, (40, 60), mode="bilinear")
-    torch.testing.assert_close(head([finer, map_]), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(head([finer, map_]).logits, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_deeplab_starts_from_small_weights():

@@ -104,7 +104,7 @@ def test_hrda_fuses_the_whole_image_as_the_authors_do():
     x = torch.from_numpy(image("open/hrda/full", (1, 3, 512, 512)))
     with torch.no_grad():
         half = F.interpolate(x, scale_factor=0.5, mode="bilinear")
-        attention = model.attention_head(model.backbone(half))
+        attention = model.attention_head(model.backbone(half)).logits
         found = {"full/encode_decode": model(x), "full/att": attention.sigmoid()}
     assert_golden("hrda", found)
 

@@ -178,7 +178,7 @@ def test_hrda_trusts_the_context_outside_the_detail():
     with torch.no_grad():
         prediction = model.analyse(random_image(128, 128))
         fused, fine = prediction.outputs
-        coarse = model.head(prediction.context.features)
+        coarse = model.head(prediction.context.features).logits
     rows, columns = (slice(s.start // 4 + 1, s.stop // 4 - 1) for s in fine.box)
     inner = fused.logits[..., rows, columns]
     torch.testing.assert_close(inner, fine.logits[..., 1:-1, 1:-1])
@@ -209,7 +209,7 @@ def test_hrda_looks_at_details_side_by_side_where_it_is_told_to():
         found = model(image)
         normal = model.normalise(image)
         rows = [
-            torch.cat([model.head(model.backbone(p)) for p in row.split(64, dim=3)], dim=3)
+            torch.cat([model.head(model.backbone(p)).logits for p in row.split(64, dim=3)], dim=3)
             for row in normal.split(64, dim=2)
         ]
         expected = nn.functional.interpolate(torch.cat(rows, dim=2), (128, 192), mode="bilinear")

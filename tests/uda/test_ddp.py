@@ -56,6 +56,7 @@ class Certain(SelfTraining):
             torch.where(paste[:, None], source.image, target.image),
             torch.where(paste, source.label, pseudo.label),
             torch.where(paste, 1.0, pseudo.weight),
+            paste | pseudo.sure,
         )
 
 

@@ -43,7 +43,8 @@ def known(batch: Batch, seed: int = 0) -> Pseudo:
     def one() -> Pseudo:
         cells = torch.randint(CLASSES, (b, h // 8, w // 8), generator=generator)
         label = cells.repeat_interleave(8, 1).repeat_interleave(8, 2)
-        return Pseudo(label, torch.ones(b, h, w), torch.rand(b, h, w, generator=generator))
+        sure = torch.ones(b, h, w, dtype=torch.bool)
+        return Pseudo(label, sure.float(), torch.rand(b, h, w, generator=generator), sure)
 
     whole = one()
     whole.pair = one(), one()

@@ -75,7 +75,7 @@ def test_every_pixel_comes_whole_from_one_side(seed):
         torch.rand(2, 3, 6, 5, generator=generator), torch.ones(2, 6, 5, dtype=torch.bool)
     )
     quality = torch.rand(2, 6, 5, generator=generator) * 0.9
-    pseudo = Pseudo(torch.full((2, 6, 5), 7), quality, quality)
+    pseudo = Pseudo(torch.full((2, 6, 5), 7), quality, quality, quality > 0)
     mixed = mix_images(source, target, pseudo, torch.Generator().manual_seed(seed))
     pasted = mixed.weight == 1
     assert pasted.any()
@@ -96,6 +96,25 @@ def test_every_class_has_the_same_chance():
     assert share.sum() == 2
 
 
+def test_small_classes_come_first_as_often_as_their_areas_say():
+    """Two of four classes are drawn one after the other, at rates that are inverse to the areas."""
+    generator = torch.Generator().manual_seed(0)
+    areas = {0: 40, 3: 10, 9: 4, 18: 1}
+    plane = torch.cat([torch.full((n,), c) for c, n in areas.items()] + [torch.full((5,), 255)])
+    label = plane.view(1, 6, 10).expand(20_000, 6, 10)
+    share = choose_classes(label, generator, small=True).float().mean(dim=0)
+    rates = {c: 1 / n for c, n in areas.items()}
+    for c, rate in rates.items():
+        first = rate / sum(rates.values())
+        second = sum(
+            other / sum(rates.values()) * rate / (sum(rates.values()) - other)
+            for d, other in rates.items()
+            if d != c
+        )
+        assert share[c].item() == pytest.approx(first + second, abs=0.015)
+    assert share[255] == 0
+
+
 def parts(seed, b=3, h=20, w=30, classes=11):
     """Source, target and pseudo-labels; every pixel differs from every other."""
     generator = torch.Generator().manual_seed(seed)
@@ -106,7 +125,7 @@ def parts(seed, b=3, h=20, w=30, classes=11):
     target = Unlabelled(torch.rand(b, 3, h, w, generator=generator), valid)
     weight = (torch.rand(b, h, w, generator=generator) < 0.5).float()
     pseudo = torch.randint(classes, (b, h, w), generator=generator)
-    return source, target, Pseudo(pseudo, weight, weight)
+    return source, target, Pseudo(pseudo, weight, weight, weight > 0)
 
 
 @pytest.mark.parametrize("classes", [2, 11, 19])

@@ -94,6 +94,7 @@ class Replay(SelfTraining):
             torch.where(paste[:, None], source.image, target.image),
             torch.where(paste, source.label, pseudo.label),
             torch.where(paste, 1.0, pseudo.weight),
+            paste | pseudo.sure,
         )
 
     def place_detail(self, which: int) -> None:

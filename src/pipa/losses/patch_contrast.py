@@ -6,6 +6,7 @@ head and the bank belong to `PatchTerm`.
 """
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,6 +16,8 @@ from pipa.losses.bank_mass import bank_mass
 from pipa.losses.info_nce import at_least_float32, info_nce
 from pipa.losses.masked_mean import masked_mean
 
+NegativesOf = Literal["learner", "surer"]
+"""The crop whose pseudo-class decides which rows repel a place."""
 FLOOR = 1e-8
 """Added to the probability of a pair by the release: it bounds the loss of one pair by 18.4."""
 
@@ -31,6 +34,7 @@ def patch_contrast(
     temperature: float = 0.1,
     threshold: float = 0.9,
     mutual: bool = False,
+    negatives_of: NegativesOf = "learner",
 ) -> Float[Tensor, ""]:
     """`L_Patch` of places that two crops share, in both directions, computed in float32.
 
@@ -54,6 +58,8 @@ def patch_contrast(
         threshold: Confidence that the surer crop must have.
         mutual: Each crop learns from the other, whatever the confidences: for crops that share
             their labels, so that neither is surer.
+        negatives_of: The crop whose pseudo-class decides which rows repel: the one that learns, as
+            in the release, or the surer one, whose class is right more often.
 
     Returns:
         Loss of the first crop plus loss of the second, each a mean over the places where that
@@ -71,7 +77,7 @@ def patch_contrast(
         torch.where(at_first, first, second),
         torch.where(at_first, second, first),
         bank,
-        torch.where(first_learns, first_label, second_label),
+        torch.where(first_learns == (negatives_of == "learner"), first_label, second_label),
         bank_label,
         temperature,
     )

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipa.models.segmenter import Decoded
+
 DILATIONS = (1, 6, 12, 18)  # DAFormer@configs/_base_/models/daformer_sepaspp_mitb5.py
 
 
@@ -40,7 +42,7 @@ class DAFormerHead(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.width = num_classes, width
         stack = width * len(channels)
         self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.fuse = Pointwise(stack, width) if dilations is None else _ASPP(stack, width, dilations)
@@ -49,13 +51,13 @@ class DAFormerHead(nn.Module):
         nn.init.normal_(self.classify.weight, std=0.01)  # mmsegmentation@decode_head.py
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Return logits on the grid of the first map."""
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Decoded:
+        """Return logits, and the map that they come from, on the grid of the first map."""
         # A map in channels_last would turn the stack, and its slow convolutions, into that layout.
         layout = self.cpu_layout if features[0].is_cpu else torch.preserve_format
         features = [map_.to(memory_format=layout) for map_ in features]
-        logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
-        return logits
+        fused = self.fuse(self.embed, features)
+        return Decoded(self.classify(self.dropout(fused)), fused)
 
 
 def stacked(embed: nn.ModuleList, features: list[Tensor]) -> Float[Tensor, "b c h w"]:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipa.models.segmenter import Decoded
+
 DILATIONS = (6, 12, 18, 24)  # the paper's ASPP-L
 
 
@@ -44,7 +46,7 @@ class DeepLabV2Head(nn.Module):
             else:
                 nn.init.normal_(parameter, std=0.01)
 
-    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Return logits on the grid of the first map."""
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Decoded:
+        """Return logits on the grid of the first map; there is no map below them."""
         total = torch.stack([branch(features[-1]) for branch in self.branches]).sum(0)
-        return F.interpolate(total, features[0].shape[-2:], mode="bilinear")
+        return Decoded(F.interpolate(total, features[0].shape[-2:], mode="bilinear"))

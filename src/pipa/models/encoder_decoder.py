@@ -42,12 +42,13 @@ class EncoderDecoder(Segmenter):
         )
         self.backbone = backbone
         self.head = head
+        self.fused_channels = getattr(head, "width", None)
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Return one output and one view of the whole image; the view is context and detail."""
         view = self.context(image)
-        output = Output(self.head(view.features), view.box, 1.0)
-        return Prediction([output], view, view)
+        logits, view.fused = self.head(view.features)
+        return Prediction([Output(logits, view.box, 1.0)], view, view)
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
         """Return the view of the whole image."""
@@ -58,6 +59,6 @@ class EncoderDecoder(Segmenter):
         """Return logits at the input's size; images smaller than 32 pixels are padded first."""
         height, width = image.shape[-2:]
         image = enlarge(image, minimum=MIN_SIDE)
-        logits = self.head(self.backbone(self.normalise(image)))
+        logits = self.head(self.backbone(self.normalise(image))).logits
         logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
         return logits[..., :height, :width]

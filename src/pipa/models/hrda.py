@@ -78,6 +78,7 @@ class HRDA(Segmenter):
             chunk=chunk,
         )
         self.backbone, self.head, self.attention_head = backbone, head, attention_head
+        self.fused_channels = getattr(head, "width", None)
         self.detail, self.detail_weight, self.detail_chunk = detail, detail_weight, detail_chunk
         self.detail_stride = detail_stride
 
@@ -101,12 +102,16 @@ class HRDA(Segmenter):
         context, encoded = self.backbone.look(_halve(image))
         detail, encoded_detail = self.backbone.look(image[..., *box].contiguous())
         coarse, fine = self.head(context), self.head(detail)
-        fused = _fuse(coarse, fine, self.attention_head(context).sigmoid(), box)
+        attention = self.attention_head(context).logits.sigmoid()
+        logits = _fuse(coarse.logits, fine.logits, attention, box)
         outputs = [
-            Output(fused, whole(image), 1 - self.detail_weight),
-            Output(fine, box, self.detail_weight),
+            Output(logits, whole(image), 1 - self.detail_weight),
+            Output(fine.logits, box, self.detail_weight),
         ]
-        views = View(context, whole(image), encoded), View(detail, box, encoded_detail)
+        views = (
+            View(context, whole(image), encoded, coarse.fused),
+            View(detail, box, encoded_detail, fine.fused),
+        )
         return Prediction(outputs, *views)
 
     def context(self, image: Float[Tensor, "b 3 h w"]) -> View:
@@ -122,9 +127,9 @@ class HRDA(Segmenter):
         height, width = image.shape[-2:]
         image = self.normalise(enlarge(image, minimum=2 * MIN_SIDE, multiple=COARSE))
         context = self.backbone(_halve(image))
-        coarse, attention = self.head(context), self.attention_head(context).sigmoid()
+        coarse, attention = self.head(context).logits, self.attention_head(context).logits.sigmoid()
         fine = average_windows(
-            lambda crops: self.head(self.backbone(crops)),
+            lambda crops: self.head(self.backbone(crops)).logits,
             image,
             window=self.detail,
             stride=self.detail_stride or self.detail // 2,

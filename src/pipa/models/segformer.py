@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipa.models.daformer import Pointwise
+from pipa.models.segmenter import Decoded
 
 
 class SegFormerHead(nn.Module):
@@ -29,13 +30,13 @@ class SegFormerHead(nn.Module):
         self, channels: Sequence[int], num_classes: int, *, width: int = 256, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.width = num_classes, width
         self.embed = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.fuse = Pointwise(width * len(channels), width)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k h w"]:
-        """Return logits on the grid of the first map."""
-        logits: Tensor = self.classify(self.dropout(self.fuse(self.embed, features)))
-        return logits
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Decoded:
+        """Return logits, and the map that they come from, on the grid of the first map."""
+        fused = self.fuse(self.embed, features)
+        return Decoded(self.classify(self.dropout(fused)), fused)

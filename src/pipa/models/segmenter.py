@@ -6,7 +6,7 @@ A network normalises its own input (`mean`, `std` are buffers), so nobody can fo
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -32,11 +32,21 @@ class View:
     """Rows and columns of the crop."""
     encoded: Float[Tensor, "b _ _ _"] | None = None
     """The encoder's map below a pyramid; None: `features` are the encoder's own."""
+    fused: Float[Tensor, "b _ _ _"] | None = None
+    """The decoder's map below its classifier; None: it has none, or did not run."""
 
     @property
     def deepest(self) -> Float[Tensor, "b _ _ _"]:
         """Return the coarsest map of the encoder itself."""
         return self.features[-1] if self.encoded is None else self.encoded
+
+
+class Decoded(NamedTuple):
+    """The result of a head."""
+
+    logits: Float[Tensor, "b k h w"]
+    fused: Float[Tensor, "b _ h w"] | None = None
+    """The map that the classifier sees, before dropout; None: the head has none."""
 
 
 @dataclass
@@ -76,6 +86,8 @@ class Segmenter(nn.Module, ABC):
     std: Tensor
     backbone: Any
     """A module with `channels: list[int]` that returns four maps at strides 4, 8, 16, 32."""
+    fused_channels: int | None = None
+    """Channels of `View.fused`; None: the decoder has no such map."""
     config: dict[str, Any]
     """Arguments of `create_segmenter`: `create_segmenter(**config)` builds the same network."""
     labels: LabelSpace | None

@@ -103,8 +103,9 @@ class MethodOptions:
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 to 1; 0: no.
         mix: The part of a source image that is pasted onto a target image: class, half of its
-            classes (the papers; needs more than two classes); rectangle; none; auto: class with
-            five classes or more, else rectangle.
+            classes (the papers; needs more than two classes); small, the same, but small classes
+            come first more often; rectangle; none; auto: small with five classes or more, else
+            rectangle.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
@@ -250,7 +251,7 @@ def build_method(
             log.info("%s is left out: %s", term.name, reason)
     own = {name: getattr(options, name) for name in options.recipe.options}
     if own.get("mix") == "auto":
-        own["mix"] = "class" if labels.num_classes >= MANY_CLASSES else "rectangle"
+        own["mix"] = "small" if labels.num_classes >= MANY_CLASSES else "rectangle"
     return options.recipe.step(
         student,
         labels,

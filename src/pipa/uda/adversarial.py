@@ -84,7 +84,7 @@ class Adversarial(Method):
         if not adversarial > 0:
             remedy = "Without this loss the method is --method.name source_only."
             raise PipaError(f"is {adversarial}, must be above 0", "--method.adversarial", remedy)
-        refuse_teachers(target_terms)
+        refuse_teachers([*source_terms, *target_terms])
         self.discriminator = discriminator or Discriminator(labels.num_classes)
         self.shown = shown
         self.weight, self.start = adversarial, start

@@ -2,7 +2,8 @@
 
 ClassMix: Olsson et al., WACV 2021; between domains: DACS, Tranheden et al., WACV 2021. Two
 differences from DAFormer@mmseg/models/utils/dacs_transforms.py: classes are counted in each image,
-not in the whole batch, and 255 is not one of them. Rectangles: CutMix, Yun et al., ICCV 2019.
+not in the whole batch, and 255 is not one of them. Small classes first: after the long-tail class
+first pasting of DSP, Gao et al., ACM MM 2021. Rectangles: CutMix, Yun et al., ICCV 2019.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Generator, Tensor
 from pipa.batch import IGNORE_INDEX, Labelled, Unlabelled
 from pipa.uda.teacher import Pseudo
 
-Mix = Literal["class", "rectangle", "none"]
+Mix = Literal["class", "small", "rectangle", "none"]
 """The pasted part: see `mix_images`."""
 SIDE = 0.7
 """Sides of the rectangle, as a share of the image's."""
@@ -30,6 +31,8 @@ class Mixed:
     """Ground truth on the pasted source, pseudo-labels elsewhere."""
     weight: Float[Tensor, "b h w"]
     """1 on the pasted source, the pseudo-labels' weight elsewhere."""
+    sure: Bool[Tensor, "b h w"]
+    """True on the pasted source, and where the pseudo-labels are sure."""
 
 
 def mix_images(
@@ -48,32 +51,47 @@ def mix_images(
         pseudo: Their pseudo-labels.
         generator: Decides the pasted part; on the images' device.
         mix: "class": the pixels of half of the classes of the image (ClassMix), the papers' way;
-            it needs more than two classes. "rectangle": one of 70 % of the height and the width, at
-            a random place. "none": nothing, so the result is the target image.
+            it needs more than two classes. "small": the same, but small classes come first more
+            often, so that things are pasted and large regions of the target stay. "rectangle":
+            one of 70 % of the height and the width, at a random place. "none": nothing, so the
+            result is the target image.
     """
     if mix == "none":
-        return Mixed(target.image, pseudo.label, pseudo.weight)
+        return Mixed(target.image, pseudo.label, pseudo.weight, pseudo.sure)
     if mix == "rectangle":
         paste = rectangle_mask(source.label, generator)
     else:
-        paste = paste_mask(source.label, choose_classes(source.label, generator))
+        paste = paste_mask(
+            source.label, choose_classes(source.label, generator, small=mix == "small")
+        )
     return Mixed(
         image=torch.where(paste[:, None], source.image, target.image),
         label=torch.where(paste, source.label, pseudo.label),
         weight=torch.where(paste, 1.0, pseudo.weight),
+        sure=paste | pseudo.sure,
     )
 
 
 def choose_classes(
-    label: Int[Tensor, "b h w"], generator: Generator | None = None
+    label: Int[Tensor, "b h w"], generator: Generator | None = None, *, small: bool = False
 ) -> Bool[Tensor, "b 256"]:
-    """Choose half of the classes in each image, rounded up, by id; never 255."""
+    """Choose half of the classes in each image, rounded up, by id; never 255.
+
+    Args:
+        label: The labels.
+        generator: Decides the classes.
+        small: Draw the classes one after the other with probabilities that are inverse to their
+            areas in the image, instead of equal ones.
+    """
     b = label.shape[0]
-    present = torch.zeros(b, IGNORE_INDEX + 1, dtype=torch.bool, device=label.device)
-    present.scatter_(1, label.flatten(1), True)
-    present[:, IGNORE_INDEX] = False
+    area = torch.zeros(b, IGNORE_INDEX + 1, device=label.device)
+    area.scatter_add_(1, label.flatten(1), torch.ones_like(label, dtype=area.dtype).flatten(1))
+    area[:, IGNORE_INDEX] = 0
+    present = area > 0
     key = torch.rand(present.shape, generator=generator, device=label.device)
-    rank = key.masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)
+    if small:  # the shortest waiting times, at rates of 1 / area, draw without replacement
+        key = -torch.log1p(-key) * area
+    rank = key.masked_fill(~present, float("inf")).argsort(dim=1).argsort(dim=1)
     half = (present.sum(dim=1, keepdim=True) + 1) // 2
     return rank < half
 

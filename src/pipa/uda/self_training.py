@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Generator
 
-from pipa.batch import Batch, Labelled, Unlabelled
+from pipa.batch import IGNORE_INDEX, Batch, Labelled, Unlabelled
 from pipa.classes import LabelSpace
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import jitter_and_blur
@@ -22,6 +22,7 @@ from pipa.uda.terms.base import (
     TargetTerm,
     active,
     prepared,
+    seen_losses,
     source_losses,
     supervised,
     target_losses,
@@ -113,8 +114,13 @@ class SelfTraining(Method):
             pseudo = self.teacher.label(batch.target, pair)  # p_T and its weight q_T
             mixed = self.mix(source, batch.target, pseudo, self.step_generator("mixed"))
             prediction = self.student.analyse(mixed.image)
-            losses["mixed"] = supervised(prediction, mixed.label, mixed.weight)  # L_ce^T
-            self.manual_backward(losses["mixed"])
+            found = {"mixed": supervised(prediction, mixed.label, mixed.weight)}  # L_ce^T
+            known = Labelled(mixed.image, mixed.label.where(mixed.sure, IGNORE_INDEX))
+            found |= seen_losses(
+                prediction, known, "mixed", self.source_terms, step, self.step_generator
+            )
+            self.manual_backward(total(found))
+            losses |= found
 
             terms = self.target_terms  # beta L_Patch, MIC, your own
             for found in target_losses(

@@ -64,7 +64,7 @@ class SourceOnly(Method):
             student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
         )
         at_least(1, passes, "method.passes")
-        refuse_teachers(target_terms)
+        refuse_teachers([*source_terms, *target_terms])
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
         self.start, self.passes = start, passes

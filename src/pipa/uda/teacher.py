@@ -36,6 +36,9 @@ class Pseudo:
     others (see `PseudoWeight`); 0 where the target is not valid."""
     confidence: Float[Tensor, "b h w"]
     """Probability of `label`, in [0, 1]."""
+    sure: Bool[Tensor, "b h w"]
+    """Pixels that count by themselves: those over the threshold or, if the weights are balanced,
+    also the surer half of each class; never those that are not valid."""
     pair: "tuple[Pseudo, Pseudo] | None" = None
     """The labels of the first and the second crop of a `CropPair`, each as it is stored."""
 
@@ -131,7 +134,7 @@ class Teacher(nn.Module):
             pseudo_weight=self.pseudo_weight,
         )
         if pair is not None and pair.corner is not None:
-            planes = map(pair.cut, (pseudo.label, pseudo.weight, pseudo.confidence))
+            planes = map(pair.cut, (pseudo.label, pseudo.weight, pseudo.confidence, pseudo.sure))
             first, second = zip(*planes, strict=True)
             pseudo.pair = Pseudo(*first), Pseudo(*second)
         elif pair is not None:
@@ -253,18 +256,19 @@ def pseudo_label(
     if pseudo_weight == "share":
         share = sure.float()
         quality = share.mean(dim=(1, 2), keepdim=True) if per_image else share.mean()
-        return Pseudo(label, quality * valid, confidence)
+        return Pseudo(label, quality * valid, confidence, sure & valid)
     if pseudo_weight == "balanced":
         sure = sure | (confidence >= class_medians(confidence, label, valid, logits.shape[1]))
-    return Pseudo(label, (sure & valid).float(), confidence)
+    sure = sure & valid
+    return Pseudo(label, sure.float(), confidence, sure)
 
 
 def class_medians(
-    confidence: Float[Tensor, "b h w"],
-    label: Int[Tensor, "b h w"],
-    valid: Bool[Tensor, "b h w"],
+    confidence: Float[Tensor, "*n"],
+    label: Int[Tensor, "*n"],
+    valid: Bool[Tensor, "*n"],
     num_classes: int,
-) -> Float[Tensor, "b h w"]:
+) -> Float[Tensor, "*n"]:
     """Return, for each pixel, the minimum confidence of the surer half of its class in the batch.
 
     The half is rounded up, so a class's only pixel belongs to it. In an order by class, and by
@@ -272,8 +276,8 @@ def class_medians(
 
     Args:
         confidence: Probability of `label`.
-        label: The class of each pixel, in [0, k).
-        valid: Pixels that count; the result for a class without any has no meaning.
+        label: The class of each pixel, in [0, k); any number where a pixel does not count.
+        valid: Pixels that count; elsewhere the result has no meaning.
         num_classes: Number of classes, k.
     """
     group = label.where(valid, num_classes).flatten()  # pixels that do not count come last
@@ -283,4 +287,4 @@ def class_medians(
     count.scatter_add_(0, group, torch.ones_like(group))
     middle = count.cumsum(0) - count + (count + 1) // 2 - 1
     median = confidence.flatten()[order[middle.clamp(min=0)]]
-    return median[label]
+    return median[group].view_as(label)

@@ -79,7 +79,8 @@ def everywhere(features: list[Tensor]) -> Tensor:
 
 def flat(label: Tensor, confidence: float) -> Pseudo:
     """Pseudo-labels of a teacher that is equally sure of every pixel."""
-    return Pseudo(label, torch.ones(label.shape), torch.full(label.shape, confidence))
+    sure = torch.ones(label.shape, dtype=torch.bool)
+    return Pseudo(label, sure.float(), torch.full(label.shape, confidence), sure)
 
 
 def pair_batch(

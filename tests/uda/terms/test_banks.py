@@ -17,12 +17,12 @@ from pipa.losses.pixel_contrast import contrast_anchors
 from pipa.run.engine import hush_lightning
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
-from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.teacher import Teacher
 from pipa.uda.terms import Given, PatchTerm, PixelTerm
 from pipa.uda.terms.patch import pick_evenly
 from pipa.uda.terms.projection import at_centres
 from uda.steps import CLASSES, LABELS, batch_of, fit, small
-from uda.terms.known import everywhere, plain
+from uda.terms.known import everywhere, flat, plain
 
 
 def pixel_term(student, **options):
@@ -188,7 +188,7 @@ def unbalanced(batch):
     def one(sure):
         label = torch.zeros(2, 32, 32, dtype=torch.long)
         label[:, 8:12, 8:12] = 1
-        return Pseudo(label, torch.ones(2, 32, 32), torch.full((2, 32, 32), sure))
+        return flat(label, sure)
 
     whole = one(0.5)
     whole.pair = one(0.95), one(0.99)

@@ -23,6 +23,14 @@ def test_the_weight_starts_late_and_warms_up():
     assert PixelTerm(weight=0.1, start=5).weight_at(4) == 0
 
 
+def test_a_weight_that_decays_ends_at_0():
+    term = PatchTerm(weight=0.4, start=2, warm_up=2, decay=4)
+    expected = [0, 0, 0.2, 0.4, 0.3, 0.2, 0.1, 0, 0]
+    assert [term.weight_at(step) for step in range(9)] == pytest.approx(expected)
+    at_once = PixelTerm(weight=0.4, decay=4)
+    assert [at_once.weight_at(step) for step in range(5)] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
+
+
 def test_outputs_are_supervised_in_their_boxes_by_their_share():
     logits = torch.randn(1, CLASSES, 4, 4, generator=torch.Generator().manual_seed(0))
     whole, part = Box(slice(0, 16), slice(0, 16)), Box(slice(4, 12), slice(8, 16))

@@ -7,7 +7,7 @@ checkpointed with the run, but never part of the saved segmenter.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -44,12 +44,13 @@ class Given(NamedTuple):
 
 
 class Term(nn.Module, ABC):
-    """A named loss with a weight that may start late and warm up linearly.
+    """A named loss with a weight that may start late, warm up linearly, and fall again.
 
     Args:
         weight: Factor in the total loss, at least 0.
         start: First step (0-based) at which it counts.
         warm_up: Steps over which the weight grows linearly to `weight`.
+        decay: Steps after that over which it falls linearly to 0; 0: it stays.
 
     Raises:
         PipaError: An argument is below 0.
@@ -68,27 +69,36 @@ class Term(nn.Module, ABC):
     needs_things = False
     """Whether it must know which classes are things (`LabelSpace.things`)."""
 
-    def __init__(self, weight: float, start: int = 0, warm_up: int = 0) -> None:
+    def __init__(self, weight: float, start: int = 0, warm_up: int = 0, decay: int = 0) -> None:
         super().__init__()
-        for name, value in {"weight": weight, "start": start, "warm_up": warm_up}.items():
+        given = {"weight": weight, "start": start, "warm_up": warm_up, "decay": decay}
+        for name, value in given.items():
             at_least(0, value, f"{self.name}.{name}")
-        self.weight, self.start, self.warm_up = weight, start, warm_up
+        self.weight, self.start, self.warm_up, self.decay = weight, start, warm_up, decay
 
     def weight_at(self, step: int) -> float:
-        """Return the factor at this step: 0 before `start`, `weight` after the warm-up."""
-        if step < self.start:
+        """Return the factor at this step: 0 before `start`, `weight` between warm-up and decay."""
+        since = step - self.start
+        if since < 0:
             return 0.0
-        return self.weight * min(1.0, (step - self.start + 1) / max(1, self.warm_up))
+        grown = min(1.0, (since + 1) / max(1, self.warm_up))
+        fallen = max(0, since + 1 - self.warm_up) / self.decay if self.decay else 0.0
+        return self.weight * grown * max(0.0, 1 - fallen)
 
     def prepare(self, student: Segmenter) -> None:  # most terms have nothing to build
         """Build the parts that depend on the student; called once, before training."""
 
 
 AnyTerm = TypeVar("AnyTerm", bound=Term)
+Images = Literal["source", "mixed"]
 
 
 class SourceTerm(Term):
     """A loss on the student's prediction for labelled source images."""
+
+    images: Images = "source"
+    """The images that it sees: the source, or the mixed ones of a method with a teacher, where the
+    labels of target pixels that are not sure are 255."""
 
     @abstractmethod
     def forward(
@@ -156,9 +166,23 @@ def source_losses(
         generator_of: From the name of a term to its generator.
     """
     losses = {"source": supervised(prediction, source.label)}
-    for term, weight in active(terms, step):
-        losses[term.name] = weight * term(prediction, source, generator_of(term.name))
-    return losses
+    return losses | seen_losses(prediction, source, "source", terms, step, generator_of)
+
+
+def seen_losses(
+    prediction: Prediction,
+    seen: Labelled,
+    images: Images,
+    terms: Sequence[SourceTerm],
+    step: int,
+    generator_of: Callable[[str], Generator],
+) -> dict[str, Float[Tensor, ""]]:
+    """Return the source terms that look at these images, weighted, by name."""
+    return {
+        term.name: weight * term(prediction, seen, generator_of(term.name))
+        for term, weight in active(terms, step)
+        if term.images == images
+    }
 
 
 def target_losses(

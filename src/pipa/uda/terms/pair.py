@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pipa.batch import CropPair
-from pipa.models.segmenter import Prediction, Segmenter
+from pipa.models.segmenter import Prediction, Segmenter, View
 from pipa.uda.augment import jitter_and_blur
 
 
@@ -18,7 +18,7 @@ class PairPass:
         student: The student.
         pair: The two crops.
         generator: Decides the colours; on the student's device.
-        decode: Whether some term needs logits, so that `features` come from the same pass; without,
+        decode: Whether some term needs logits, so that `view` comes from the same pass; without,
             the decoder does not run.
         jitter: Whether colours are jittered and images blurred.
     """
@@ -44,8 +44,8 @@ class PairPass:
         return self.student.analyse(self.image)
 
     @cached_property
-    def features(self) -> list[Tensor]:
-        """The maps of the widest view of both crops."""
+    def view(self) -> View:
+        """The widest view of both crops."""
         if self.decode or "prediction" in vars(self):
-            return self.prediction.context.features
-        return self.student.context(self.image).features
+            return self.prediction.context
+        return self.student.context(self.image)

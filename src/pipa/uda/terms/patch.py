@@ -11,13 +11,21 @@ from torch import Generator, Tensor
 
 from pipa.batch import IGNORE_INDEX, CropPair
 from pipa.errors import at_least
-from pipa.losses.patch_contrast import align, patch_contrast
+from pipa.losses.patch_contrast import NegativesOf, align, patch_contrast
 from pipa.models.segmenter import Segmenter
 from pipa.uda.processes import in_turn
-from pipa.uda.teacher import Pseudo
+from pipa.uda.teacher import Pseudo, class_medians
 from pipa.uda.terms.base import Given, TargetTerm
 from pipa.uda.terms.pair import PairPass
-from pipa.uda.terms.projection import Projection, at_centres, check_width, projection_for
+from pipa.uda.terms.projection import (
+    Maps,
+    Projection,
+    at_centres,
+    channels_of,
+    check_width,
+    maps_of,
+    projection_for,
+)
 
 
 class PatchTerm(TargetTerm):
@@ -42,9 +50,18 @@ class PatchTerm(TargetTerm):
         dim: Length of an embedding (release: 128).
         start: First step at which it counts (release: 10 000).
         warm_up: Steps of linear growth of the weight.
+        maps: "encoder", the backbone's maps, as the release's HRDA variant; "decoder", the map
+            below the classifier, as its DAFormer variant (there at stride 8, after pooling).
+        per_class: A crop is also sure of the surer half of each class's cells (CBST, Zou et al.,
+            ECCV 2018), so that rare classes get queries.
+        sure_negatives: Only cells of which a crop is sure repel; below the threshold the label is
+            often wrong, and may be the query's own class.
+        negatives_of: The crop whose label decides which rows repel, if the crops differ:
+            "learner", as the release, or "surer".
+        decay: Steps after the warm-up over which the weight falls to 0; 0: it stays.
 
     Raises:
-        PipaError: `width` is below 1, or `memory` is below 0.
+        PipaError: `width` is below 1, `memory` is below 0, or the decoder has no map.
 
     Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
@@ -81,20 +98,29 @@ class PatchTerm(TargetTerm):
         dim: int = 128,
         start: int = 0,
         warm_up: int = 0,
+        maps: Maps = "encoder",
+        per_class: bool = False,
+        sure_negatives: bool = False,
+        negatives_of: NegativesOf = "learner",
+        decay: int = 0,
     ) -> None:
-        super().__init__(weight, start, warm_up)
+        super().__init__(weight, start, warm_up, decay)
         check_width(width, dim, "patch")
         at_least(1, queries, "patch.queries")
         at_least(0, memory, "patch.memory")
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
         self.balanced, self.width, self.dim = balanced, width, dim
+        self.maps: Maps = maps
+        self.per_class, self.sure_negatives = per_class, sure_negatives
+        self.negatives_of: NegativesOf = negatives_of
         self.head: Projection | None = None
         self.register_buffer("bank", torch.zeros(memory, dim))
         self.register_buffer("bank_label", torch.full((memory,), IGNORE_INDEX))
 
     def prepare(self, student: Segmenter) -> None:
         """Build the projection head h_patch; empty the bank."""
-        self.head = Projection(student.backbone.channels, self.width, self.dim)
+        channels = channels_of(student, self.maps, "patch")
+        self.head = Projection(channels, self.width, self.dim)
         self.bank.zero_()
         self.bank_label.fill_(IGNORE_INDEX)
 
@@ -102,15 +128,23 @@ class PatchTerm(TargetTerm):
         """Return the loss of one batch; 0 with a gradient path if no place is confident."""
         seen, generator = given.pair_pass(), given.generator
         label, confidence = labels_of_pair(seen, given.pseudo)
-        features = seen.features
+        view = seen.view if self.maps == "encoder" else seen.prediction.context
+        features = maps_of(view, self.maps)
         grid = features[0].shape[-2], features[0].shape[-1]
         places = match(seen.pair, label, confidence, grid)
 
-        useful = places.useful(self.threshold)
+        certain = places.confidence > self.threshold
+        if self.per_class:
+            certain |= places.confidence >= class_medians(
+                places.confidence, places.label, places.valid, given.student.num_classes
+            )
+        useful = places.useful(certain)
         here = pick(useful, self.queries, generator)
         there, sure = places.partner[here], useful[here]
-        others = pick(places.valid, 2 * self.queries, generator)
-        evenly = pick_evenly(places.label, 2 * self.queries, generator) if self.balanced else others
+        repel = places.valid & certain if self.sure_negatives else places.valid
+        repelling = places.label.where(repel, IGNORE_INDEX)
+        others = pick(repel, 2 * self.queries, generator)
+        evenly = pick_evenly(repelling, 2 * self.queries, generator) if self.balanced else others
         head = self.head = self.head or projection_for(features, self.width, self.dim)
         rows = head(features, torch.cat([here, there, others]))
         first, second, negative = rows.split([len(here), len(there), len(others)])
@@ -120,16 +154,17 @@ class PatchTerm(TargetTerm):
             torch.cat([in_turn(negative), self.bank]),
             places.label[here],
             places.label[there],
-            torch.cat([in_turn(places.label[others]), self.bank_label]),
+            torch.cat([in_turn(repelling[others]), self.bank_label]),
             places.confidence[here] * sure,
             places.confidence[there] * sure,
             temperature=self.temperature,
-            threshold=self.threshold,
+            threshold=0.0,  # only sure places are left
+            negatives_of=self.negatives_of,
             mutual=seen.pair.corner is not None and given.pseudo is not None,
         )
         with torch.no_grad():
             kept = head(features, evenly) if self.balanced else negative.detach()
-        self._update_bank(in_turn(kept), in_turn(places.label[evenly]))
+        self._update_bank(in_turn(kept), in_turn(repelling[evenly]))
         return loss
 
     def _update_bank(self, rows: Float[Tensor, "m d"], label: Int[Tensor, " m"]) -> None:
@@ -168,11 +203,11 @@ class Places(NamedTuple):
     shared: Bool[Tensor, " half"]
     """Whether there is such a cell."""
 
-    def useful(self, threshold: float) -> Bool[Tensor, " half"]:
-        """Return the shared places, valid in both crops, of which one crop is sure enough."""
-        here, there = self.confidence[: len(self.partner)], self.confidence[self.partner]
-        sure = torch.maximum(here, there) > threshold
-        return self.shared & sure & (torch.minimum(here, there) > 0)
+    def useful(self, certain: Bool[Tensor, " n"]) -> Bool[Tensor, " half"]:
+        """Return the shared places, valid in both crops, of which one crop is certain."""
+        here, there = slice(len(self.partner)), self.partner
+        seen = torch.minimum(self.confidence[here], self.confidence[there]) > 0
+        return self.shared & seen & (certain[here] | certain[there])
 
 
 def match(

@@ -15,8 +15,16 @@ from pipa.errors import PipaError, at_least
 from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.processes import in_turn, of_others, process_count
-from pipa.uda.terms.base import SourceTerm
-from pipa.uda.terms.projection import Projection, at_centres, check_width, projection_for
+from pipa.uda.terms.base import Images, SourceTerm
+from pipa.uda.terms.projection import (
+    Maps,
+    Projection,
+    at_centres,
+    channels_of,
+    check_width,
+    maps_of,
+    projection_for,
+)
 
 
 class PixelTerm(SourceTerm):
@@ -40,9 +48,15 @@ class PixelTerm(SourceTerm):
         dim: Length of an embedding (release: 256).
         start: First step at which it counts.
         warm_up: Steps of linear growth of the weight.
+        maps: "encoder", the backbone's maps, as the release; "decoder", the map below the
+            classifier.
+        images: "source", as the paper; "mixed": the mixed images of a method with a teacher, whose
+            anchors are pasted source pixels and sure target pixels, which contrast together.
+        decay: Steps after the warm-up over which the weight falls to 0; 0: it stays.
 
     Raises:
-        PipaError: `width` is below 1, `memory` is below 0, or `similarity` is not in (0, 1].
+        PipaError: `width` is below 1, `memory` is below 0, `similarity` is not in (0, 1], or the
+            decoder has no map.
 
     Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
@@ -71,8 +85,11 @@ class PixelTerm(SourceTerm):
         dim: int = 256,
         start: int = 0,
         warm_up: int = 0,
+        maps: Maps = "encoder",
+        images: Images = "source",
+        decay: int = 0,
     ) -> None:
-        super().__init__(weight, start, warm_up)
+        super().__init__(weight, start, warm_up, decay)
         check_width(width, dim, "pixel")
         at_least(0, memory, "pixel.memory")
         if similarity is not None and not 0 < similarity <= 1:
@@ -80,13 +97,17 @@ class PixelTerm(SourceTerm):
         self.temperature, self.anchors, self.per_class = temperature, anchors, per_class
         self.sampling, self.similarity, self.memory = sampling, similarity, memory
         self.width, self.dim = width, dim
+        self.maps: Maps = maps
+        self.images = images
+        self.needs_teacher = images == "mixed"
         self.head: Projection | None = None
         self.register_buffer("bank", None)  # made when the number of classes is known
         self.register_buffer("bank_label", None)
 
     def prepare(self, student: Segmenter) -> None:
         """Build the projection head h_pixel and the empty bank."""
-        self.head = Projection(student.backbone.channels, self.width, self.dim)
+        channels = channels_of(student, self.maps, "pixel")
+        self.head = Projection(channels, self.width, self.dim)
         self._make_bank(student.num_classes, student.mean.device)
 
     def forward(
@@ -94,8 +115,9 @@ class PixelTerm(SourceTerm):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch; 0 with a gradient path if nothing can be contrasted."""
         view = prediction.detail
-        head = self.head = self.head or projection_for(view.features, self.width, self.dim)
-        grid = view.features[0].shape[-2:]
+        features = maps_of(view, self.maps)
+        head = self.head = self.head or projection_for(features, self.width, self.dim)
+        grid = features[0].shape[-2:]
         label = at_centres(source.label[:, *view.box], (grid[0], grid[1]))
         guess = None
         if self.sampling == "hard":
@@ -111,7 +133,7 @@ class PixelTerm(SourceTerm):
             total=self.anchors,
             generator=generator,
         )
-        rows = head(view.features, chosen.index)
+        rows = head(features, chosen.index)
         if self.bank is None:
             self._make_bank(num_classes, rows.device)
         label = chosen.label.masked_fill(~chosen.valid, IGNORE_INDEX)

@@ -1,13 +1,18 @@
 """The projection heads h_pixel and h_patch, at chosen places, and labels on their grid."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipa.errors import at_least
+from pipa.errors import PipaError, at_least
+from pipa.models.segmenter import Segmenter, View
+
+Maps = Literal["encoder", "decoder"]
+"""What is contrasted: the backbone's maps, as in the paper, or the map below the classifier."""
 
 
 class Projection(nn.Module):
@@ -74,6 +79,31 @@ def neighbours(
     centre = ((place + 0.5) * (coarse / fine) - 0.5).clamp(min=0)
     first = centre.long().clamp(max=coarse - 1)
     return first, (first + 1).clamp(max=coarse - 1), centre - first
+
+
+def channels_of(student: Segmenter, maps: Maps, term: str) -> list[int]:
+    """Return the channels of the maps that a term contrasts.
+
+    Raises:
+        PipaError: The maps are the decoder's, and it has none.
+    """
+    if maps == "encoder":
+        return list(student.backbone.channels)
+    if student.fused_channels is None:
+        raise PipaError(
+            "this network's decoder has no map to contrast",
+            f"--{term}.maps decoder",
+            "Take encoder, or a network with the head fpn, daformer or segformer.",
+        )
+    return [student.fused_channels]
+
+
+def maps_of(view: View, maps: Maps) -> list[Tensor]:
+    """Return the maps of a view that a term contrasts."""
+    if maps == "encoder":
+        return view.features
+    assert view.fused is not None, "`channels_of` has refused a decoder without a map"
+    return [view.fused]
 
 
 def check_width(width: int, dim: int, term: str) -> None:
