@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipa.models.depthwise import DilatedDepthwise
 from pipa.models.segmenter import Decoded
 
 DILATIONS = (1, 6, 12, 18)  # DAFormer@configs/_base_/models/daformer_sepaspp_mitb5.py
@@ -30,7 +31,7 @@ class DAFormerHead(nn.Module):
         dropout: Share of fused channels dropped in training (paper: 0.1).
     """
 
-    cpu_layout = torch.contiguous_format
+    cpu_layout = torch.channels_last
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class DAFormerHead(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Decoded:
         """Return logits, and the map that they come from, on the grid of the first map."""
-        # A map in channels_last would turn the stack, and its slow convolutions, into that layout.
+        # One map in another layout would turn the stack, and what follows, into that layout.
         layout = self.cpu_layout if features[0].is_cpu else torch.preserve_format
         features = [map_.to(memory_format=layout) for map_ in features]
         fused = self.fuse(self.embed, features)
@@ -126,17 +127,17 @@ class _ASPP(nn.Module):
 def _branch(channels: int, width: int, dilation: int) -> nn.Sequential:
     if dilation == 1:
         return nn.Sequential(Pointwise(channels, width))
-    depthwise = unit(channels, channels, 3, dilation=dilation, groups=channels)
+    depthwise = with_norm(DilatedDepthwise(channels, dilation))
     return nn.Sequential(depthwise, unit(channels, width, 1))
 
 
-def unit(
-    channels: int, width: int, kernel: int, *, dilation: int = 1, groups: int = 1
-) -> nn.Sequential:
+def unit(channels: int, width: int, kernel: int) -> nn.Sequential:
     """Build a convolution that keeps the size, a batch norm and a ReLU: mmcv's ConvModule."""
-    padding = dilation * (kernel // 2)
-    convolution = nn.Conv2d(
-        channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False
-    )
+    return with_norm(nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False))
+
+
+def with_norm(convolution: nn.Conv2d) -> nn.Sequential:
+    """Add a batch norm and a ReLU to a convolution."""
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    norm = nn.BatchNorm2d(convolution.out_channels)
+    return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))

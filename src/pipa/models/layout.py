@@ -1,8 +1,7 @@
 """Memory layout of a network's weights: which of the two is faster depends on network and device.
 
-On a CPU dilated depthwise convolutions take three times as long in channels_last, and most other
-convolutions of small networks take less time; `benchmarks/layout.py` measures it. Results differ
-only by rounding.
+On a CPU most convolutions of small networks take less time in channels_last, those of ResNets and
+of DeepLabV2's head more; `benchmarks/layout.py` measures it. Results differ only by rounding.
 """
 
 import torch
