@@ -1,7 +1,7 @@
 """Memory layout of a network's weights: which of the two is faster depends on network and device.
 
-On a CPU most convolutions of small networks take less time in channels_last, those of ResNets and
-of DeepLabV2's head more; `benchmarks/layout.py` measures it. Results differ only by rounding.
+On a CPU each part has the layout in which `benchmarks/layout.py` found it faster. Results differ
+only by rounding.
 """
 
 import torch
