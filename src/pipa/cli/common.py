@@ -20,6 +20,8 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
             if isinstance(ex, PipaError):
                 raise ex
             line = " ".join(str(message).split())
+            if "surrogates not allowed" in line:
+                line = "an argument is not valid UTF-8: " + line
             raise PipaError(line, command, f"`pipa {command} --help` lists the options.")
 
     return Parser(prog=f"pipa {command}", description=about, allow_abbrev=False)

@@ -6,6 +6,7 @@ without either.
 The ImageNet weights of MiT (`nvidia/mit-b5`) are licensed for research only; MobileNetV2 is not.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -268,9 +269,11 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     if Path(where).is_file():
         raise PipaError("is a file, not a folder", where, f"`pipa convert {where} OUT` makes one.")
     try:
-        encoder, report = kind.from_pretrained(
-            str(where), output_loading_info=True, dtype=torch.float32, **options
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            encoder, report = kind.from_pretrained(
+                str(where), output_loading_info=True, dtype=torch.float32, **options
+            )
     except Exception as error:  # the folder's files may be wrong in any way
         remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
         raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
