@@ -115,3 +115,13 @@ def test_pretrained_weights_are_those_of_the_backbone(student, weights):
     assert StudentOptions(student).weights == weights
     assert StudentOptions(student, "none").weights is None
     assert StudentOptions(student, "mine").weights == "mine"
+
+
+def test_what_is_pasted_follows_the_classes_and_the_encoder():
+    def pasted(**options):
+        return built(name="daformer", **options).pasted
+
+    assert pasted(mix="auto") == "class"
+    assert pasted(mix="auto", pretrained=True) == "small"
+    assert pasted(mix="auto", pretrained=True, labels=LABELS) == "rectangle"  # three classes
+    assert pasted(pretrained=True) == "class"  # the papers

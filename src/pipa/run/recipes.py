@@ -42,7 +42,7 @@ log = logging.getLogger("pipa")
 
 
 MANY_CLASSES = 5
-"""Minimum number of classes for which `mix: auto` pastes half of them."""
+"""Minimum number of classes for which `mix: auto` pastes half of them instead of a rectangle."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class MethodOptions:
             exponent, 0 to 1; 0: no.
         mix: The part of a source image that is pasted onto a target image: class, half of its
             classes (the papers; needs more than two classes); small, the same, but small classes
-            come first more often; rectangle; none; auto: small with five classes or more, else
-            rectangle.
+            come first more often; rectangle; none; auto: rectangle below five classes, else small
+            with a pretrained encoder and class without.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
@@ -251,7 +251,8 @@ def build_method(
             log.info("%s is left out: %s", term.name, reason)
     own = {name: getattr(options, name) for name in options.recipe.options}
     if own.get("mix") == "auto":
-        own["mix"] = "small" if labels.num_classes >= MANY_CLASSES else "rectangle"
+        many = "small" if pretrained else "class"
+        own["mix"] = many if labels.num_classes >= MANY_CLASSES else "rectangle"
     return options.recipe.step(
         student,
         labels,
