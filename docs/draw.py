@@ -111,7 +111,9 @@ def draw_features_figure(before: Path, after: Path, file: Path) -> None:
         share = f"{100 * found.apart:.0f} % of neighbours are of the same domain"
         axis.set_title(f"{name}: {share}", fontsize=10)
         axis.set(xticks=[], yticks=[])
-    axes[0].legend(loc="lower left", fontsize=9, frameon=False, labelcolor="black")
+    keys = axes[0].legend(loc="lower left", fontsize=9, frameon=False)
+    for key in keys.legend_handles:
+        key.set_facecolor("black")
     save(figure, file)
 
 
