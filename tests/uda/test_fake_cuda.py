@@ -49,20 +49,20 @@ def test_a_step_of_every_method_waits_for_nothing(name):
     run(MethodOptions(name))
 
 
-@pytest.mark.parametrize("style", ["fda", "colour"])
-def test_every_term_with_all_that_is_off_by_default(style):
+@pytest.mark.parametrize(("style", "mix"), [("fda", "rectangle"), ("colour", "small")])
+def test_every_term_with_all_that_is_off_by_default(style, mix):
     run(
         MethodOptions(
             "pipa",
             terms=list(TERMS),
             pseudo_weight="balanced",
             align_shares=0.5,
-            mix="rectangle",
+            mix=mix,
             style=style,
             jitter_source=True,
         ),
-        pixel=PixelTerm(memory=5, similarity=0.1),
-        patch=PatchTerm(balanced=True),
+        pixel=PixelTerm(memory=5, similarity=0.1, maps="decoder", images="mixed"),
+        patch=PatchTerm(balanced=True, maps="decoder", per_class=True, sure_negatives=True),
         masked=MaskedConsistency(teacher="own"),
     )
 
