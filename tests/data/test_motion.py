@@ -7,6 +7,7 @@ import pytest
 import torch
 from builders import folder
 
+from pipa.batch import CropPair, Unlabelled
 from pipa.data import crops
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
@@ -107,6 +108,24 @@ def test_a_place_whose_flow_is_unknown_is_not_shared(source, video, tmp_path):
         other_frame = known.first.image[:, 2, 0, 0] != known.second.image[:, 2, 0, 0]
         moved = other_frame.repeat_interleave(CROP[0] * CROP[1])
         assert torch.equal(after, before & ((column >= 35) | ~moved))
+
+
+@pytest.mark.parametrize("flipped", [(a, b) for a in (False, True) for b in (False, True)])
+def test_flow_that_is_a_shift_gives_the_places_of_the_shift(flipped):
+    """On the grid of the features, which is coarser than the image."""
+    rng = np.random.default_rng(0)
+    label = torch.from_numpy(rng.integers(5, size=(2, *CROP)))
+    valid = [torch.from_numpy(rng.random((1, *CROP)) < 0.9) for _ in range(2)]
+    first, second = (Unlabelled(torch.zeros(1, 3, *CROP), mask) for mask in valid)
+    shift, flips = torch.tensor([[8, -12]]), torch.tensor([flipped])
+    flow = -shift[:, :, None, None].float().expand(-1, -1, *CROP)
+    grid = CROP[0] // 4, CROP[1] // 4
+    still = CropPair(first, second, shift, flips)
+    moved = CropPair(first, second, torch.zeros_like(shift), flips, flow=flow)
+    want, found = (match(pair, label, label / 5, grid) for pair in (still, moved))
+    assert 0 < want.shared.float().mean() < 1
+    for one, other in zip(want, found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_flow_is_resized_with_its_image():
