@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pipa.errors import PipaError
 from pipa.files.images import read_image, read_label
 from pipa.streets import street, write_streets
+from pipa.streets.camera import Camera
 from pipa.streets.gap import CAMERA, GAME
 from pipa.streets.placing import sample_scene
 from pipa.streets.render import _labels
-from pipa.streets.shapes import Camera, FaceMap, patches, prism
+from pipa.streets.shapes import FaceMap, patches, prism
 from pipa.streets.surfaces import SURFACES
 
 PRESENT = [c for c in range(19) if c not in (16, 17)]  # train and motorcycle never occur

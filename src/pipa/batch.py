@@ -52,6 +52,10 @@ class CropPair(NamedTuple):
     corner: Int[Tensor, "b 2 2"] | None = None
     """Top and left of the first and the second crop in the target crop that both lie in; None: they
     were cut from the image on their own."""
+    flow: Float[Tensor, "b 2 h w"] | None = None
+    """For crops of two frames: rows and columns by which the point at each pixel of the un-flipped
+    first crop moves from frame to frame, to be added to the place above; nan where that is not
+    known. None: nothing moves."""
 
     def cut(
         self, plane: Shaped[Tensor, "b *c H W"]

@@ -255,6 +255,7 @@ def test_the_device_is_never_asked():
         patch_contrast(arguments[0].requires_grad_(), *arguments[1:]).backward()
         shift = torch.zeros(2, 2, dtype=torch.long)
         align(torch.zeros(2, 3, 4, 4), shift, shift.bool())
+        align(torch.zeros(2, 3, 4, 4), shift, shift.bool(), torch.zeros(2, 2, 4, 4))
 
 
 crops = st.tuples(
@@ -295,3 +296,37 @@ def test_the_same_place_meets_itself_through_crop_stride_flip_and_align(boxes, s
         corner = torch.tensor([y2, x2], dtype=torch.float64) * stride
         inside = (places[i] >= corner) & (places[i] < corner + torch.tensor([h, w]) * stride)
         assert torch.equal(seen[i], inside.all(dim=-1))
+
+
+@pytest.mark.parametrize("flipped", [(a, b) for a in (False, True) for b in (False, True)])
+def test_places_that_all_move_alike_are_those_of_another_shift(flipped):
+    second = torch.arange(2 * 3 * 5 * 7).view(2, 3, 5, 7)
+    flipped = torch.tensor([flipped, flipped[::-1]])
+    shift, moved = torch.tensor([[1, -2], [0, 3]]), torch.tensor([[-1, 2], [2, 1]])
+    flow = (moved[:, :, None, None] + 0.4).expand(-1, -1, 5, 7)
+    still, seen = align(second, shift - moved, flipped)
+    found, also = align(second, shift, flipped, flow)
+    assert torch.equal(seen, also)
+    assert torch.equal(still, found)
+
+
+def test_each_place_moves_by_its_own_flow_against_plain_loops():
+    generator = torch.Generator().manual_seed(0)
+    b, h, w = 4, 5, 7
+    second = torch.rand(b, 3, h, w, generator=generator)
+    shift = torch.tensor([[0, 0], [1, 0], [0, -2], [-1, 1]])
+    flipped = torch.tensor([(False, False), (True, False), (False, True), (True, True)])
+    flow = torch.randint(-2, 3, (b, 2, h, w), generator=generator).float()
+    flow[torch.rand(b, 2, h, w, generator=generator) < 0.1] = torch.nan
+    found, seen = align(second, shift, flipped, flow)
+    for i in range(b):
+        for y in range(h):
+            for x in range(w):
+                column = w - 1 - x if flipped[i, 0] else x
+                down, right = flow[i, :, y, column].tolist()
+                to_y, to_x = y - shift[i, 0] + down, column - shift[i, 1] + right
+                inside = bool(0 <= to_y < h and 0 <= to_x < w)  # False for nan
+                assert seen[i, y, x] == inside
+                if inside:
+                    to_x = w - 1 - to_x if flipped[i, 1] else to_x
+                    assert torch.equal(found[i, :, y, x], second[i, :, int(to_y), int(to_x)])

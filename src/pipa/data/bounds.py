@@ -58,12 +58,19 @@ def check_pair(
     crop: Size,
     pair_scale: tuple[float, float],
     pair_frames: int,
+    pair_motion: str,
 ) -> None:
     """Raise if a pair that lies in the target crop is to be larger, scaled, or of two frames.
 
     Raises:
         PipaError: The options of the pair do not go together.
     """
+    if pair_motion == "flow" and not pair_frames:
+        raise PipaError(
+            "is flow, but both crops are of one frame",
+            "--data.pair_motion",
+            "Add --data.pair_frames 1.",
+        )
     if pair_from == "image":
         return
     for name, value, plain in (("scale", tuple(pair_scale), (1, 1)), ("frames", pair_frames, 0)):

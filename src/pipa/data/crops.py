@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from pipa.batch import IGNORE_INDEX
 from pipa.data.labels import count_pixels
@@ -92,6 +92,17 @@ def cut_label(
     rows = _nearest(label.shape[0], size[0], corner[0], crop[0])
     columns = _nearest(label.shape[1], size[1], corner[1], crop[1])
     return np.asarray(label[rows].take(columns, axis=1))
+
+
+def cut_flow(
+    flow: Float[np.ndarray, "h w 2"], size: Size, corner: Corner, crop: Size
+) -> Float[np.ndarray, "crop_h crop_w 2"]:
+    """Cut a crop of optical flow as resized to `size`, in pixels of that; nan beyond the image."""
+    rows = _nearest(flow.shape[0], size[0], corner[0], crop[0])
+    columns = _nearest(flow.shape[1], size[1], corner[1], crop[1])
+    part = np.full((*crop, 2), np.nan, np.float32)
+    part[: len(rows), : len(columns)] = flow[rows].take(columns, axis=1)
+    return part * np.array([size[0] / flow.shape[0], size[1] / flow.shape[1]], np.float32)
 
 
 def cut_valid(

@@ -30,6 +30,7 @@ from pipa.data.layouts import (
     same_names,
     suffixed,
     unlabelled,
+    with_flow,
 )
 from pipa.data.tables import FILE, find_table, table_in
 from pipa.errors import PipaError
@@ -102,7 +103,8 @@ def formats() -> dict[str, str]:
 def folder(root: Path, split: str, labelled: bool) -> Files:
     """`images/*` and `labels/*.png` with equal names; `classes.yaml` in PATH or beside it.
 
-    Unlabelled, `root` may hold the images itself.
+    Unlabelled, `root` may hold the images itself. A video's optical flow may lie beside the images,
+    in `flow_next/*.png` and `flow_previous/*.png`, in KITTI's form (see `files.flow`).
 
     Raises:
         PipaError: A folder is missing or empty.
@@ -119,8 +121,9 @@ def folder(root: Path, split: str, labelled: bool) -> Files:
     table = find_table(root)
     skipped = [p for p in other_files(images, IMAGE_SUFFIXES) if p.name not in TABLES]
     if not labelled:
-        return replace(unlabelled(root, found, table), skipped=tuple(skipped))
-    files = same_names(root, found, images, root / "labels", table)
+        files = with_flow(unlabelled(root, found, table), images)
+    else:
+        files = same_names(root, found, images, root / "labels", table)
     return replace(files, skipped=tuple(skipped))
 
 

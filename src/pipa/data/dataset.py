@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from pipa.classes import LabelSpace
 from pipa.data.data_sets import Role
@@ -15,6 +15,7 @@ from pipa.data.labels import ClassTable
 from pipa.data.layouts import Files, Pair
 from pipa.data.tables import class_table, no_table
 from pipa.errors import PipaError
+from pipa.files.flow import read_flow
 from pipa.files.images import image_size, read_image, read_label
 
 SMALL = 2**30
@@ -80,6 +81,21 @@ class Segmentation:
         """
         row = self._folders[self.pairs[index].image.parent]
         return row[min(max(row.index(index) + steps, 0), len(row) - 1)]
+
+    def comes_after(self, index: int, other: int) -> bool:
+        """Return whether an image lies after another one in their folder."""
+        row = self._folders[self.pairs[index].image.parent]
+        return row.index(index) > row.index(other)
+
+    def flow(self, index: int, *, forward: bool) -> Float[np.ndarray, "h w 2"]:
+        """Read the optical flow to the frame after (or before) one: rows and columns, or nan.
+
+        Raises:
+            PipaError: The file is missing or faulty.
+        """
+        files = self.pairs[index].flow
+        assert files is not None, "a video without flow is refused at the start"
+        return read_flow(files.next if forward else files.previous)
 
     @cached_property
     def _folders(self) -> dict[Path, list[int]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, TRAIN_IDS, ClassTable
 from pipa.errors import PipaError
@@ -20,6 +21,15 @@ class Pair:
 
     image: Path
     label: Path | None
+    flow: "FlowFiles | None" = None
+    """Optical flow to the frames after and before, in a video that comes with it."""
+
+
+class FlowFiles(NamedTuple):
+    """The flow of one frame, as `files.flow` reads it; a file may not exist at a video's end."""
+
+    next: Path
+    previous: Path
 
 
 @dataclass(frozen=True)
@@ -194,6 +204,19 @@ def other_files(where: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
 def unlabelled(root: Path, images: Iterable[Path], table: ClassTable | None) -> Files:
     """List images without labels."""
     return Files(root, [Pair(path, None) for path in images], table)
+
+
+def with_flow(files: Files, images: Path) -> Files:
+    """Add the flow that lies in `flow_next` and `flow_previous` beside the folder of the images."""
+    after, before = images.parent / "flow_next", images.parent / "flow_previous"
+    if not (after.is_dir() and before.is_dir()):
+        return files
+
+    def of(image: Path) -> FlowFiles:
+        name = image.relative_to(images).with_suffix(".png")
+        return FlowFiles(after / name, before / name)
+
+    return replace(files, pairs=[replace(pair, flow=of(pair.image)) for pair in files.pairs])
 
 
 def paired(

@@ -74,6 +74,8 @@ class UDAData(L.LightningDataModule):
             drawn up to this many files before or after, at the overlapping place (our reading of
             PiPa++, arXiv 2407.17101; see `TargetCrops`). Each folder must hold one sequence whose
             names sort by time. 0: both crops are cut from one image.
+        pair_motion: "flow": places of the two frames are matched by the target's optical flow (see
+            docs/your_photos.md); "none": as if nothing had moved.
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
@@ -109,6 +111,7 @@ class UDAData(L.LightningDataModule):
         pair_stride: int = 8,
         pair_scale: tuple[float, float] = (1.0, 1.0),
         pair_frames: int = 0,
+        pair_motion: Literal["none", "flow"] = "none",
         target_margins: tuple[int, int, int, int] = (0, 0, 0, 0),
         target_crop_margins: tuple[int, int, int, int] = (0, 0, 0, 0),
         pad: bool = False,
@@ -129,11 +132,12 @@ class UDAData(L.LightningDataModule):
         self.pair_crop = None if pair_crop is None else _both(pair_crop)
         self.pair_iou, self.pair_stride = pair_iou, pair_stride
         self.pair_scale, self.pair_frames = pair_scale, pair_frames
+        self.pair_motion: Literal["none", "flow"] = pair_motion
         self.target_margins, self.target_crop_margins = target_margins, target_crop_margins
         self.cache, self.on_error, self.seed = cache, on_error, seed
         for name in BOUNDED:
             check_bounds(name, getattr(self, name))
-        check_pair(self.pair_from, self.pair_crop, self.crop, pair_scale, pair_frames)
+        check_pair(self.pair_from, self.pair_crop, self.crop, pair_scale, pair_frames, pair_motion)
         self.source_cutting = Cutting(self.crop, source_resize, pad)
         self.target_cutting = Cutting(self.crop, target_resize, pad)
         self.skipped: list[PipaError] = []
@@ -187,7 +191,10 @@ class UDAData(L.LightningDataModule):
         _, source, target, validation = self._opened
         if self.trainer is not None and validation is None:
             self.trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
-        if stage not in (None, "fit") or self.on_error == "skip":
+        if stage not in (None, "fit"):
+            return
+        self._target_crops()  # fails where the target lacks what its pair needs
+        if self.on_error == "skip":
             return
         for index in spread_indices(source):
             self.source_cutting.fit(source.load(index))
@@ -257,14 +264,9 @@ class UDAData(L.LightningDataModule):
         if target is None:
             return None
         if self.pair_crop is not None:
-            pair = PairCutting(
-                self.pair_from,
-                self.pair_crop,
-                self.pair_iou,
-                self.pair_stride,
-                self.pair_scale,
-                self.pair_frames,
-            )
+            bounds = self.pair_iou, self.pair_stride, self.pair_scale
+            frames = self.pair_frames, self.pair_motion
+            pair = PairCutting(self.pair_from, self.pair_crop, *bounds, *frames)
         margins = self.target_margins, self.target_crop_margins
         return TargetCrops(target, self.target_cutting, pair, *margins)
 

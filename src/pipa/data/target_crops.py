@@ -11,6 +11,7 @@ from pipa.data import crops
 from pipa.data.crops import Corner, Size
 from pipa.data.cutting import Cutting, Margins, as_tensor
 from pipa.data.dataset import Sample, Segmentation
+from pipa.data.motion import motion, refuse_without_flow
 from pipa.errors import PipaError
 
 
@@ -28,6 +29,8 @@ class PairCutting:
         pair_frames: The second crop is cut from another frame of the same folder, at most so many
             files before or after, at the overlapping place; see `TargetCrops`. 0: from the same
             image.
+        pair_motion: "flow": the pair knows the true motion between its frames, from the target's
+            optical flow; "none": it is taken as if nothing had moved.
     """
 
     pair_from: Literal["crop", "image"]
@@ -36,6 +39,7 @@ class PairCutting:
     pair_stride: int = 8
     pair_scale: tuple[float, float] = (1.0, 1.0)
     pair_frames: int = 0
+    pair_motion: Literal["none", "flow"] = "none"
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ class TargetCrops:
     """Draws unlabelled crops of the target.
 
     With `pair_frames` the second crop of a pair shows another moment of a video: our reading of
-    the "samples from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101). Motion
-    between the frames is not compensated: keep `pair_frames` small. At the ends of a folder the
-    nearest frame is taken, perhaps the same; if the frames differ in size, both crops are of one
-    image. The crops lie where they would lie without `pair_frames`, and each crop's `valid` is that
-    of its own frame.
+    the "samples from neighbouring frames" in the abstract of PiPa++ (arXiv 2407.17101). Without
+    `pair_motion` motion between the frames is not compensated: keep `pair_frames` small. At the
+    ends of a folder the nearest frame is taken, perhaps the same; if the frames differ in size,
+    both crops are of one image. The crops lie where they would lie without `pair_frames`, and each
+    crop's `valid` is that of its own frame.
 
     Args:
         images: The target.
@@ -63,6 +67,11 @@ class TargetCrops:
     pair: PairCutting | None = None
     target_margins: Margins = (0, 0, 0, 0)
     target_crop_margins: Margins = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        """Refuse `pair_motion: flow` for a target without flow."""
+        if self.pair is not None and self.pair.pair_motion == "flow":
+            refuse_without_flow(self.images)
 
     def draw(self, rng: np.random.Generator) -> tuple[Unlabelled, CropPair | PairPlace | None]:
         """Choose an image, a crop of it, and the pair or its place in that crop."""
@@ -111,23 +120,29 @@ class TargetCrops:
             max(c[1] for c in corners) + crop[1] - corner[1],
         )
         both = self._cut(sample, size, corner, around, around)
-        other = self._neighbour(rng, index, sample, how.pair_frames) if how.pair_frames else sample
+        chosen, other = self._neighbour(rng, index, sample, how.pair_frames)
         later = both if other is sample else self._cut(other, size, corner, around, around)
         first, second = (
             _flip(_part(region, (c[0] - corner[0], c[1] - corner[1]), crop), flip)
             for region, c, flip in zip((both, later), corners, flips, strict=True)
         )
         shift = corners[1][0] - corners[0][0], corners[1][1] - corners[0][1]
-        return CropPair(first, second, torch.tensor(shift), torch.tensor(flips))
+        flow = None
+        if how.pair_motion == "flow":
+            moved = motion(self.images, index, chosen, sample.image.shape[:2])
+            flow = as_tensor(crops.cut_flow(moved, size, corners[0], crop).transpose(2, 0, 1))
+        return CropPair(first, second, torch.tensor(shift), torch.tensor(flips), flow=flow)
 
     def _neighbour(
         self, rng: np.random.Generator, index: int, sample: Sample, pair_frames: int
-    ) -> Sample:
+    ) -> tuple[int, Sample]:
         """Load a frame 1 to `pair_frames` files away; the same if there is none of its size."""
+        if not pair_frames:
+            return index, sample
         steps = int(rng.integers(1, pair_frames + 1)) * (-1 if rng.random() < 0.5 else 1)
         chosen = self.images.neighbour(index, steps)
         other = sample if chosen == index else self.images.load(chosen)
-        return other if other.image.shape == sample.image.shape else sample
+        return (chosen, other) if other.image.shape == sample.image.shape else (index, sample)
 
     def _cut(
         self, sample: Sample, size: Size, corner: Corner, crop: Size, full: Size

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, UInt8, UInt16
 
 from pipa.errors import PipaError
 from pipa.files.jpeg import CutOffError, decode_jpeg
@@ -103,7 +103,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def write_png(
     path: Path,
-    array: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"],
+    array: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"],
     palette: UInt8[np.ndarray, "k 3"] | None = None,
 ) -> None:
     """Write a PNG, whole or not at all.

@@ -102,7 +102,10 @@ def place_loss(
 
 
 def align(
-    second: Shaped[Tensor, "b c h w"], shift: Int[Tensor, "b 2"], flipped: Bool[Tensor, "b 2"]
+    second: Shaped[Tensor, "b c h w"],
+    shift: Int[Tensor, "b 2"],
+    flipped: Bool[Tensor, "b 2"],
+    flow: Float[Tensor, "b 2 h w"] | None = None,
 ) -> tuple[Shaped[Tensor, "b c h w"], Bool[Tensor, "b h w"]]:
     """Bring values of the second crop to the grid of the first one, as the first is stored.
 
@@ -111,6 +114,8 @@ def align(
         shift: Rows and columns from the first crop's corner to the second's, in cells
             (`CropPair.shift` over the stride).
         flipped: Whether the first, and the second, crop is stored mirrored.
+        flow: Rows and columns, in cells, by which what each cell of the un-flipped first crop shows
+            moves until the second crop; nan where nobody knows. None: nothing moves.
 
     Returns:
         The second crop's value at each cell of the first, and whether the second sees that
@@ -123,7 +128,13 @@ def align(
     x = torch.where(first_flipped, w - 1 - x, x)  # now in the un-flipped first crop
     y = y - shift[:, 0, None, None]
     x = x - shift[:, 1, None, None]
-    seen = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    known = torch.ones((), dtype=torch.bool, device=second.device)
+    if flow is not None:
+        flow = torch.where(first_flipped[:, None], flow.flip(3), flow)
+        known = flow.isfinite().all(dim=1)
+        down, right = flow.where(known[:, None], 0.0).round().long().unbind(dim=1)
+        y, x = y + down, x + right
+    seen = known & (y >= 0) & (y < h) & (x >= 0) & (x < w)
     x = torch.where(second_flipped, w - 1 - x, x)
     place = (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).flatten(1)
     moved = second.flatten(2).gather(2, place[:, None].expand(-1, second.shape[1], -1))

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipa.streets.render import street as street
+    from pipa.streets.render import street_frames as street_frames
     from pipa.streets.write import write_streets as write_streets
 
-__all__ = ["street", "write_streets"]
+__all__ = ["street", "street_frames", "write_streets"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a name on first use."""
-    if name == "street":
-        from pipa.streets.render import street
+    if name in ("street", "street_frames"):
+        from pipa.streets import render
 
-        return street
+        return getattr(render, name)
     if name == "write_streets":
         from pipa.streets.write import write_streets
 

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
+from pipa.streets.camera import Camera
 from pipa.streets.scene import Plan, Pose
-from pipa.streets.shapes import Camera, FaceMap
+from pipa.streets.shapes import FaceMap
 from pipa.streets.surfaces import SKY, SURFACES, Texture
-from pipa.streets.textures import Rays, pattern
+from pipa.streets.textures import Places, Rays, pattern
 
 SUPERSAMPLING = 2
 """Faces are painted at this many times the image's resolution."""
@@ -68,6 +69,7 @@ class Look:
             horizon=pose.horizon * size[0],
             size=size,
             bend=pose.bend,
+            z=pose.z,
         )
 
 
@@ -86,16 +88,26 @@ _CAMERA_STRENGTH = np.array([0, 0.38, 0.42, 0.50, 0.46, 0.46, 0.64, 0.30, 0.40],
 
 
 def develop(
-    faces: FaceMap, camera: Camera, plan: Plan, look: Look, rng: np.random.Generator
+    faces: FaceMap,
+    camera: Camera,
+    plan: Plan,
+    look: Look,
+    rng: np.random.Generator,
+    *,
+    places: Places | None = None,
+    noise: np.random.Generator | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Turn a map of faces into a picture at half its resolution.
 
     Args:
         faces: The map.
-        camera: The camera with which the map was painted.
+        camera: The camera with which the map was painted; of a later frame: the first frame's.
         plan: The street's plan, for patterns and shadows.
         look: The look of the domain.
         rng: Draws exposure, offsets of patterns and noise, equally often for every look.
+        places: Rows and columns of the first frame where the points of this one lay, so that
+            patterns stay on their surfaces; None: this is the first frame.
+        noise: Draws the noise of a later frame; None: `rng` does.
     """
     size = (camera.size[0] // SUPERSAMPLING, camera.size[1] // SUPERSAMPLING)
     warmth, exposure = rng.standard_normal(2).tolist()
@@ -104,7 +116,7 @@ def develop(
     painted = np.take(table, faces.index).view(np.uint8).reshape(*faces.index.shape, 4)
     small = cv2.resize(painted, size[::-1], interpolation=cv2.INTER_AREA)
     image = np.asarray(small)[..., :3].astype(np.float32)
-    gain = _texture_gain(faces, camera, plan, look, rng, sun)
+    gain = _texture_gain(faces, Rays(camera, size, places), plan, look, rng, sun)
     image *= gain[..., None]
     exposed = math.exp(look.light * exposure)
     white = np.exp(look.warmth * warmth * np.array([1.0, 0.0, -1.0])) * exposed * look.contrast
@@ -114,7 +126,7 @@ def develop(
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), look.blur * size[0] / 128))
     if look.vignette > 0:
         image *= _vignette(size, look.vignette)[..., None]
-    image += np.float32(look.noise) * rng.standard_normal(image.shape, dtype=np.float32)
+    image += np.float32(look.noise) * (noise or rng).standard_normal(image.shape, np.float32)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -135,19 +147,17 @@ def _colours(faces: FaceMap, look: Look) -> UInt32[np.ndarray, " f"]:
 
 def _texture_gain(
     faces: FaceMap,
-    camera: Camera,
+    rays: Rays,
     plan: Plan,
     look: Look,
     rng: np.random.Generator,
     sun: int,
 ) -> Float[np.ndarray, "h w"]:
     """Return the brightness factor of each pixel: patterns, and the shadow of one side."""
-    size = (camera.size[0] // SUPERSAMPLING, camera.size[1] // SUPERSAMPLING)
     kinds = _TEXTURE[faces.surfaces][faces.index[::SUPERSAMPLING, ::SUPERSAMPLING]]
-    rays = Rays(camera, size)
-    horizon, fronts = camera.horizon / camera.size[0], (-plan.front(-1), plan.front(1))
+    fronts = -plan.front(-1), plan.front(1)
     strength = (1 - look.texture) * _GAME_STRENGTH + look.texture * _CAMERA_STRENGTH
-    gain = 1 + strength[kinds] * pattern(kinds, rays, horizon, fronts, rng)
+    gain = 1 + strength[kinds] * pattern(kinds, rays, fronts, rng)
     reach = rng.uniform(-1.0, 1.2, 64) * plan.edge(sun) + plan.front(sun) - plan.edge(sun)
     on_ground = np.flatnonzero((kinds >= Texture.ASPHALT) & (kinds <= Texture.GRASS))
     x, z, _ = rays.ground(on_ground)

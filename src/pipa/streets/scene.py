@@ -108,6 +108,8 @@ class Pose:
     roll: float
     """Standard normal; the look scales it to degrees."""
     bend: float
+    z: float = 0.0
+    """Metres along the street that the camera has moved since the first frame."""
 
 
 @dataclass

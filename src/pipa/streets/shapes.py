@@ -13,14 +13,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
+from pipa.streets.camera import Camera, Points
 from pipa.streets.surfaces import surface
 
-Points = Float[np.ndarray, "n 3"]
 Corners = Float[np.ndarray, "4 3"]
 
 _SUBPIXEL = 3  # fractional bits of the corners of OpenCV's polygons
-_NEAR = 0.3  # metres; nearer vertices are moved here, always outside of the image
-_BEND_END = 120.0  # metres; beyond it, the street is straight
 
 
 class Model(NamedTuple):
@@ -133,37 +131,6 @@ def patches(
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A pinhole camera. Angles are in radians, lengths in metres or pixels."""
-
-    x: float
-    height: float
-    focal: float
-    """Focal length in pixels of the map."""
-    yaw: float
-    roll: float
-    horizon: float
-    """Row of the horizon in the middle of the map."""
-    size: tuple[int, int]
-    """Rows and columns of the map."""
-    bend: float
-    """Curvature of the street: x is shifted by bend * z**2."""
-
-    def project(self, points: Points) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
-        """Return columns and rows in the map, and depth in metres."""
-        far = np.minimum(points[:, 2], _BEND_END)
-        x = points[:, 0] - self.x + self.bend * far * (2 * points[:, 2] - far)
-        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
-        depth = np.maximum(cos * points[:, 2] + sin * x, _NEAR)
-        u = self.focal * (cos * x - sin * points[:, 2]) / depth
-        v = self.focal * (self.height - points[:, 1]) / depth
-        cos, sin = np.cos(self.roll), np.sin(self.roll)
-        column = cos * u - sin * v + self.size[1] / 2
-        row = sin * u + cos * v + self.horizon
-        return np.column_stack([column, row]), depth
-
-
-@dataclass(frozen=True)
 class FaceMap:
     """The face seen at each pixel, and the properties of each face."""
 
@@ -174,11 +141,25 @@ class FaceMap:
     depths: Float[np.ndarray, " f"]
 
 
+class _Placed(NamedTuple):
+    key: float
+    points: Points
+    model: Model
+    tint: int
+    anchors: Float[np.ndarray, "3 3"] | None
+
+
 class World:
     """Models at their places in metres, each with a key that decides when it is painted."""
 
     def __init__(self) -> None:
-        self._placed: list[tuple[float, Points, Model, int]] = []
+        self._placed: list[_Placed] = []
+
+    def copy(self) -> "World":
+        """Return a world with the same models, to which others can be added."""
+        other = World()
+        other._placed = self._placed.copy()
+        return other
 
     def place(
         self,
@@ -189,28 +170,31 @@ class World:
         heading: float = 0.0,
         scale: float | tuple[float, float, float] = 1.0,
         tint: int = 0,
+        anchors: Float[np.ndarray, "3 3"] | None = None,
     ) -> None:
         """Put a model at (x, z), turned by `heading` radians, anticlockwise as seen from above.
 
-        `scale` is one factor, or one each for x, y and z.
+        `scale` is one factor, or one each for x, y and z. `anchors` are three points that move with
+        the surface that its faces show; None: three corners of each face.
         """
         points = model.points * np.asarray(scale)
         if heading:
             cos, sin = np.cos(heading), np.sin(heading)
             x, z = points[:, 0].copy(), points[:, 2].copy()
             points[:, 0], points[:, 2] = cos * x - sin * z, sin * x + cos * z
-        self._placed.append((key, points + np.array([at[0], 0.0, at[1]]), model, tint))
+        points = points + np.array([at[0], 0.0, at[1]])
+        self._placed.append(_Placed(key, points, model, tint, anchors))
 
     def paint(self, camera: Camera) -> FaceMap:
         """Project all faces at once and fill them, far to near.
 
         Pixels without any other face show the first one with the largest key: the sky.
         """
-        placed = sorted(self._placed, key=lambda entry: -entry[0])
-        points = np.concatenate([entry[1] for entry in placed])
-        counts = np.concatenate([model.counts for _, _, model, _ in placed])
-        per_model = [len(model.counts) for _, _, model, _ in placed]
-        solid = np.repeat([model.solid for _, _, model, _ in placed], per_model)
+        placed = [self._placed[i] for i in self._order()]
+        points = np.concatenate([entry.points for entry in placed])
+        counts = np.concatenate([entry.model.counts for entry in placed])
+        per_model = [len(entry.model.counts) for entry in placed]
+        solid = np.repeat([entry.model.solid for entry in placed], per_model)
         pixels, depth = camera.project(points)
         starts = np.cumsum(counts) - counts
         index = np.zeros(camera.size, dtype=np.uint16)
@@ -222,11 +206,39 @@ class World:
             cv2.fillConvexPoly(index, polygon, face, cv2.LINE_8, _SUBPIXEL)
         return FaceMap(
             index,
-            np.concatenate([model.surfaces for _, _, model, _ in placed]),
-            np.concatenate([model.shades for _, _, model, _ in placed]),
-            np.repeat(np.array([tint for *_, tint in placed]), per_model),
+            np.concatenate([entry.model.surfaces for entry in placed]),
+            np.concatenate([entry.model.shades for entry in placed]),
+            np.repeat(np.array([entry.tint for entry in placed]), per_model),
             np.add.reduceat(depth, starts) / counts,
         )
+
+    def anchors(self, camera: Camera) -> Float[np.ndarray, "f 3 3"]:
+        """Return three points that move with each face, in the order in which faces were placed.
+
+        Each point is a row as in `Camera.homogeneous`.
+        """
+        points = np.concatenate([entry.points for entry in self._placed])
+        counts = np.concatenate([entry.model.counts for entry in self._placed])
+        starts = np.cumsum(counts) - counts
+        chosen = points[np.stack([starts, starts + 1, starts + counts - 1], axis=1)]
+        first = 0
+        for entry in self._placed:
+            after = first + len(entry.model.counts)
+            if entry.anchors is not None:
+                chosen[first:after] = entry.anchors
+            first = after
+        return camera.homogeneous(chosen.reshape(-1, 3)).reshape(-1, 3, 3)
+
+    def numbers(self) -> Int[np.ndarray, " f"]:
+        """Return, for each face of a `FaceMap`, its number in the order of placing."""
+        counts, order = np.array([len(e.model.counts) for e in self._placed]), self._order()
+        starts, painted = np.cumsum(counts) - counts, counts[order]
+        before = np.cumsum(painted) - painted
+        return np.repeat(starts[order] - before, painted) + np.arange(counts.sum())
+
+    def _order(self) -> list[int]:
+        """Return the numbers of the models in the order of painting."""
+        return sorted(range(len(self._placed)), key=lambda i: -self._placed[i].key)
 
 
 def _visible(

@@ -14,8 +14,11 @@ _BREAKS = np.concatenate([[1.0], np.geomspace(4, 160, 13), [400.0]])
 _FINE = 45.0  # metres; beyond it, small details are left out
 
 
+_ON_GROUND = np.array([(0.0, 0.0, 20.0), (5.0, 0.0, 20.0), (0.0, 0.0, 30.0)])
+
+
 def build(scene: Scene, rng: np.random.Generator) -> World:
-    """Build all faces of a scene.
+    """Build the faces of a street without the things in it.
 
     Args:
         scene: The scene.
@@ -26,6 +29,12 @@ def build(scene: Scene, rng: np.random.Generator) -> World:
     _ground(world, scene.plan)
     for segment in scene.segments:
         _segment(world, segment, scene.plan, rng)
+    return world
+
+
+def with_things(street: World, scene: Scene) -> World:
+    """Return a street with the things of a scene in it; in the same order, the same faces."""
+    world = street.copy()
     for thing in scene.things:
         _thing(world, thing, scene)
     return world
@@ -41,6 +50,7 @@ def _thing(world: World, thing: Thing, scene: Scene) -> None:
         at=((left + right) / 2, (area.z0 + area.z1) / 2),
         scale=((right - left) / 2, 1.0, (area.z1 - area.z0) / 2 + 0.1),
         tint=scene.plan.tint,
+        anchors=_ON_GROUND,  # where a shadow falls, the ground is seen; that does not move
     )
     choices = models(thing.kind)
     world.place(

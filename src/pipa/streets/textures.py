@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipa.streets.shapes import Camera
+from pipa.streets.camera import Camera
 from pipa.streets.surfaces import Texture
 
 Plane = Float[np.ndarray, "h w"]
 Values = Float[np.ndarray, " n"]
 Pixels = Int[np.ndarray, " n"]
+Places = tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]
+"""Rows and columns in an image, not always whole, nor always inside."""
 
 _TILE = 512  # pixels; a power of two, because tiles repeat by masking
 _PER_METRE = 24.0
@@ -25,11 +27,17 @@ _FADE = 14.0  # metres; beyond it, patterns lose contrast instead of flickering
 class Rays:
     """The rays of an image's pixels, without the camera's roll, and the points where they end."""
 
-    def __init__(self, camera: Camera, size: tuple[int, int]) -> None:
-        """Compute the rays of a camera (in pixels of the map) for an image's rows and columns."""
+    def __init__(self, camera: Camera, size: tuple[int, int], places: Places | None = None) -> None:
+        """Compute the rays of a camera (in pixels of the map) for an image's rows and columns.
+
+        With `places` they are the rays of these instead of each pixel's own.
+        """
         per_pixel = camera.size[0] / size[0]
-        row = np.arange(size[0], dtype=np.float32)[:, None] * np.float32(per_pixel)
-        column = np.arange(size[1], dtype=np.float32) * np.float32(per_pixel)
+        self.size, self.horizon = size, camera.horizon / camera.size[0]
+        row, column = places or np.ogrid[: size[0], : size[1]]
+        row, column = row.astype(np.float32), column.astype(np.float32)
+        self.row, self.column = (np.broadcast_to(part, size).ravel() for part in (row, column))
+        row, column = row * np.float32(per_pixel), column * np.float32(per_pixel)
         column, row = column - np.float32(camera.size[1] / 2), row - np.float32(camera.horizon)
         cos, sin = np.cos(camera.roll) / camera.focal, np.sin(camera.roll) / camera.focal
         self.right = (np.float32(cos) * column + np.float32(sin) * row).ravel()
@@ -60,7 +68,6 @@ class Rays:
 def pattern(
     kinds: Int[np.ndarray, "h w"],
     rays: Rays,
-    horizon: float,
     fronts: tuple[float, float],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "h w"]:
@@ -69,7 +76,6 @@ def pattern(
     Args:
         kinds: The `Texture` of each pixel.
         rays: The rays of the same image.
-        horizon: Row of the horizon as a share of the height.
         fronts: x of the left and the right façades, in metres.
         rng: Draws the offsets.
     """
@@ -88,10 +94,10 @@ def pattern(
             x, y, depth = rays.facade(pixels, fronts[kind - Texture.LEFT])
             tile, fade = wall, np.minimum(1.0, _FADE / depth)
         else:
-            y, x = (scale * part.astype(np.float32) for part in np.divmod(pixels, size[1]))
+            y, x = scale * rays.row[pixels], scale * rays.column[pixels]
             tile, fade = _ON_SCREEN[kind], np.ones(1, dtype=np.float32)
         if kind == Texture.CLOUDS:
-            above = np.float32(horizon) - y / np.float32(scale * size[0])
+            above = np.float32(rays.horizon) - y / np.float32(scale * size[0])
             wide = 1.2 / np.maximum(above + 0.3, 0.1)
             found = _look_up(
                 _tiles()[tile], (x - scale * size[1] / 2) * wide, 2 * y * wide, shifts[kind]

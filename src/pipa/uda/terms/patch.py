@@ -216,14 +216,21 @@ def match(
     confidence: Float[Tensor, "b _ _"],
     grid: tuple[int, int],
 ) -> Places:
-    """Bring labels to the grid of the features; find the cells of both crops that are one place."""
+    """Bring labels to the grid of the features; find the cells of both crops that are one place.
+
+    Where the pair has flow, a place is what moves with it.
+    """
     valid = at_centres(torch.cat([pair.first.valid, pair.second.valid]), grid)
     label = at_centres(label, grid).masked_fill(~valid, IGNORE_INDEX)
     confidence = at_centres(confidence, grid).masked_fill(~valid, 0.0)
     half = label.numel() // 2
     cell = torch.arange(half, 2 * half, device=label.device).view(-1, 1, *grid)
     shift = (pair.shift * (grid[0] / pair.first.image.shape[-2])).round().long()
-    partner, shared = align(cell, shift, pair.flipped)
+    flow = None
+    if pair.flow is not None:
+        flow = torch.stack([at_centres(plane, grid) for plane in pair.flow.unbind(dim=1)], dim=1)
+        flow = flow * (grid[0] / pair.first.image.shape[-2])
+    partner, shared = align(cell, shift, pair.flipped, flow)
     flat = label.flatten(), confidence.flatten(), valid.flatten()
     return Places(*flat, partner.flatten(), shared.flatten())
 
