@@ -4,6 +4,9 @@ import json
 import re
 
 import pytest
+from jsonargparse import ArgumentParser
+
+from pipa.run.options import read_experiment
 
 METHODS = ("source_only", "control", "pipa")
 
@@ -21,6 +24,13 @@ def test_the_demo_writes_results_and_a_report_that_needs_nothing_else(pipa, tmp_
     assert "<img" in page or "<svg" in page
     links = re.findall(r'(?:src|href)="([^"#]*)"', page)
     assert all(link.startswith("data:") for link in links)
+    for method in METHODS:  # each is a run like any other: its file can be trained again
+        file = tmp_path / "demo" / method / "config.yaml"
+        own = read_experiment(ArgumentParser(), [str(file)])
+        assert own["method"].name == {"control": "daformer"}.get(method, method)
+        names = {"pipa": ["pixel", "patch"], "control": ["pair_cross_entropy"]}.get(method, [])
+        assert {term.name for term in own["terms"]} >= set(names)
+        assert all(term.width == 64 for term in own["terms"] if term.name in ("pixel", "patch"))
 
 
 @pytest.mark.parametrize("name", ["pipa/work.py", "control/model/notes.txt", "results.json"])

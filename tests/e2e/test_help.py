@@ -4,9 +4,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from jsonargparse import ArgumentParser
 
-from pipa.cli.training import TRAIN_HELP
+from pipa.cli.training import ABLATE_HELP, TRAIN_HELP
+from pipa.run.grid import MOST_SEEDS, read_grid
 from pipa.run.options import add_sections
 
 NOT_OPTIONS = {"print_config", "help-all"}
@@ -43,6 +45,17 @@ def test_the_short_help_fits_on_a_screen_and_loads_neither_torch_nor_a_parser():
     lines = done.stdout.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
+
+
+def test_the_short_help_of_ablate_has_its_own_options():
+    parser = ArgumentParser()
+    with pytest.raises(SystemExit):  # there are no data
+        read_grid(parser, [])
+    mine = {action.dest for action in parser._actions}
+    found = options(ABLATE_HELP)
+    assert {name.replace("-", "_") for name in found.keys() - NOT_OPTIONS} <= mine
+    assert found["most-seeds"] == [str(MOST_SEEDS)]
+    assert max(map(len, ABLATE_HELP.splitlines())) <= 80
 
 
 def test_the_long_help_has_every_option(pipa):

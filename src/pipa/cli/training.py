@@ -70,6 +70,26 @@ own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
   --print_config             print all settings as a CONFIG, and end
   --help-all                 all other options of data, losses and Lightning
 """
+ABLATE_HELP = """\
+usage: pipa ablate [CONFIG] [--vary A,B] [--seeds 0,1,2] [--SECTION.NAME VALUE]
+
+Train every combination of some options with several seeds, and print a table
+of the differences with their 95 percent intervals. The same command goes on
+where it stopped. Options as in `pipa train`, and:
+
+  --vary A,B           terms (pixel), switches (data.pad), OPTION=VALUE:VALUE:
+                       every combination is a row
+  --rows FILE          YAML instead: ROW: {OPTION: VALUE, ...}
+  --seeds 0,1,2        seeds of each row [0,1,2]
+  --against ROW,ROW    rows that all are compared with [the first]
+  --until POINTS       add seeds until each difference is known to plus or
+                       minus so many points
+  --most-seeds N       where --until stops in any case [10]
+  --jobs N             runs at the same time [one for each GPU, or core]
+  --out DIR            folder of the runs and their report [runs/latest]
+
+  --help-all           all options of data, losses and Lightning
+"""
 """The options that people use, written out: the parser of all options takes seconds to build."""
 
 
@@ -126,6 +146,10 @@ def train_command(given: list[str]) -> int:
 
 def ablate_command(given: list[str]) -> int:
     """`pipa ablate CONFIG --vary pixel,patch --seeds 0,1,2`."""
+    if {"-h", "--help"} & set(given):
+        print(ABLATE_HELP, end="")
+        return 0
+    given = ["--help" if word == "--help-all" else word for word in given]
     from pipa.evaluation.tables import notes, terminal_table
     from pipa.run.ablate import ablate
     from pipa.run.grid import read_grid
@@ -180,7 +204,7 @@ def demo_command(given: list[str]) -> int:
 
     from pipa.run.demo import demo
 
-    print("Three trainings side by side; some five minutes on two cores.", flush=True)
+    print("Three trainings side by side; about seven minutes on two cores.", flush=True)
     show(demo(options.out, seed=options.seed, steps=options.steps))
     print(f"wrote {options.out / 'report.html'} and {options.out / 'results.json'}")
     return 0

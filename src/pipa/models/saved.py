@@ -63,9 +63,11 @@ def save_segmenter(
     try:
         fresh.mkdir(parents=True)
         state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-        save_file(state, fresh / "model.safetensors", metadata={"format": "pt"})
+        weights = fresh / "model.safetensors"
+        save_file(state, weights, metadata={"format": "pt"})
         text = json.dumps(config, indent=1, ensure_ascii=False)
         (fresh / "config.json").write_text(text + "\n", encoding="utf-8")
+        shutil.copymode(fresh / "config.json", weights)  # else nobody else could read it
         if card is not None:
             (fresh / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():

@@ -28,6 +28,7 @@ from pipa.evaluation.tables import write_tables
 from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
 from pipa.run.grid import Grid, Setting, Until
+from pipa.run.interrupt import ending_with
 from pipa.run.resuming import differences
 
 log = logging.getLogger("pipa")
@@ -223,16 +224,18 @@ def run_all(
     slots: queue.Queue[int] = queue.Queue()
     for slot in range(grid.jobs):
         slots.put(slot)
+    trainings: set[subprocess.Popen[bytes]] = set()
 
     def work(setting: Setting, seed: int) -> str | None:
         slot = slots.get()
         try:
-            return run_one(grid, setting, seed, slot, lock)
+            return run_one(grid, setting, seed, slot, lock, trainings)
         finally:
             slots.put(slot)
 
     faults = []
-    with ThreadPoolExecutor(grid.jobs) as pool:
+    said = "interrupted; the same command goes on"
+    with ending_with(lambda: [*trainings], said), ThreadPoolExecutor(grid.jobs) as pool:
         pending = {pool.submit(work, *task): task for task in todo}
         try:
             for number, done in enumerate(as_completed(pending), 1):
@@ -256,8 +259,18 @@ def outcome(run: Path) -> str:
     return f"mIoU {result.miou:.1f}" + ("" if seconds is None else f" in {seconds:.0f} s")
 
 
-def run_one(grid: Grid, setting: Setting, seed: int, slot: int, lock: int | None) -> str | None:
-    """`pipa train` of one row and seed; what its log says last if it fails."""
+def run_one(
+    grid: Grid,
+    setting: Setting,
+    seed: int,
+    slot: int,
+    lock: int | None,
+    trainings: set[subprocess.Popen[bytes]],
+) -> str | None:
+    """`pipa train` of one row and seed; what its log says last if it fails.
+
+    While it runs it is in `trainings`.
+    """
     folder = place(grid, setting, seed)
     command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
     command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
@@ -265,18 +278,20 @@ def run_one(grid: Grid, setting: Setting, seed: int, slot: int, lock: int | None
         command.append("--resume")  # a run that got nowhere starts anew, in the same folder
     log = folder.with_suffix(".log")
     with log.open("w", encoding="utf-8") as lines:
-        done = subprocess.run(
+        running = subprocess.Popen(
             command,
             stdout=lines,
             stderr=lines,
             env=environment(grid.jobs, slot),
-            check=False,
             pass_fds=() if lock is None else (lock,),
         )
-    if done.returncode == 0:
+        trainings.add(running)
+        code = running.wait()
+        trainings.discard(running)
+    if code == 0:
         return None
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = said[-1] if said and done.returncode > 0 else f"ended with code {done.returncode}"
+    last = said[-1] if said and code > 0 else f"ended with code {code}"
     return f"{last} (see {log})"
 
 

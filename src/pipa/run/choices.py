@@ -143,7 +143,9 @@ def choose(machine: Machine, seen: Seen, asked: Asked) -> Choices:
         **hardware(machine),
     }
     method = plan["method"].get("name", "pipa")
-    why_recipe = f"{recipe}, the method {method}; `pipa train {recipe}` leaves every choice to you"
+    terms = plan["method"].get("terms") or []
+    losses = f" with the losses {', '.join(terms)}" if terms else ""
+    why_recipe = f"{recipe}: {method}{losses}; `pipa train {recipe}` leaves every choice to you"
     start = options.get("method.start", plan["method"].get("start", 0))
     length = f"{steps} steps, the first {start} on the source alone: {why_steps}"
     reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": length}
@@ -229,7 +231,7 @@ def choose_crop(
     wanted = both(plan["crop"] if asked.crop is None else asked.crop)
     at_least(1, min(wanted), "crop")
     fits = all(side <= limit for side, limit in zip(wanted, smallest, strict=True))
-    crop, why = wanted, "as the recipe was measured"
+    crop, why = wanted, "the size at which the recipe was measured"
     if asked.crop is not None:
         why = "as asked"
     elif not fits:
@@ -252,7 +254,7 @@ def choose_steps(
         return asked.steps, "as asked"
     enough = max(usual // 4, -(-PASSES * seen.images // batch))
     if scratch or enough >= usual:
-        return usual, "as the recipe was measured"
+        return usual, "the length at which the recipe was measured"
     return (
         enough,
         f"{PASSES} passes over {seen.images} images, or a quarter of the recipe's {usual}",

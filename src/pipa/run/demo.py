@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from rich.table import Table
 
 from pipa.data.loading import labelled_images
 from pipa.data.module import UDAData
-from pipa.errors import PipaError
+from pipa.errors import Interrupted, PipaError
 from pipa.evaluation.evaluate import evaluate
 from pipa.evaluation.report import write_report
 from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
 from pipa.run.ending import Run
 from pipa.run.folder import clear, foreign_files
+from pipa.run.interrupt import ending_with
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import MethodOptions
 from pipa.run.train import train
@@ -47,6 +49,11 @@ METHODS = {
     "pipa": MethodOptions(name="pipa", jitter_source=True, momentum=0.99),
 }
 """The control learns by plain cross entropy from the same pairs of crops that PiPa contrasts."""
+SIZES: dict[str, dict[str, Any]] = {
+    "pixel": {"width": 64, "dim": 64, "anchors": 512},
+    "patch": {"width": 64, "dim": 64, "queries": 400, "memory": 1024},
+}
+"""Options of the terms that suit the small network."""
 STREETS = "streets:gap=0.65"
 HELD_OUT = "streets/test:gap=0.65"
 MARK = "demo.json"
@@ -70,7 +77,12 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1500) -> Table:
     since = time.perf_counter()
     refuse_to_replace(out)
     labelled_images(HELD_OUT)  # draws Streets on first use
-    results = run_all(out, seed, steps)
+    said = "interrupted; `pipa demo` starts anew"
+    try:
+        with ending_with(trainings, said):
+            results = run_all(out, seed, steps)
+    except Interrupted as end:  # of a training, which says how to go on with it alone
+        raise Interrupted(end.number, said) from end
     seconds = time.perf_counter() - since
     write_results(out / "results.json", results, seconds)
     about = (
@@ -100,6 +112,11 @@ def refuse_to_replace(out: Path) -> None:
     for file in (out / "results.json", out / "report.html"):
         if not runs and os.path.lexists(file):
             raise PipaError("is in the way, and no demo wrote it", file, "Give another --out.")
+
+
+def trainings() -> list[BaseProcess]:
+    """Return the processes of the trainings, but not the one that passes on their messages."""
+    return [child for child in active_children() if not child.name.startswith("SyncManager")]
 
 
 def run_all(out: Path, seed: int, steps: int) -> dict[str, Result]:
@@ -193,7 +210,9 @@ def run_method(
         "student": {"name": "small"},
         "method": asdict(method),
     }
-    settings |= {"terms": [term.name for term in terms], "optim": asdict(optim)}
+    settings["method"]["terms"] = [t.name for t in terms if t.name not in method.recipe.terms]
+    sections = {"pixel": SIZES["pixel"], "patch": SIZES["patch"] | {"start": start}}
+    settings |= sections | {"optim": asdict(optim)}
     return train(
         out,
         data=UDAData(**data, seed=seed),
@@ -219,10 +238,7 @@ def terms_of(name: str, start: int) -> list[Term]:
     if name == "control":
         return [PairCrossEntropy()]
     if name == "pipa":
-        return [
-            PixelTerm(width=64, dim=64, anchors=512),
-            PatchTerm(width=64, dim=64, queries=400, memory=1024, start=start),
-        ]
+        return [PixelTerm(**SIZES["pixel"]), PatchTerm(**SIZES["patch"], start=start)]
     return []
 
 

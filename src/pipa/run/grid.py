@@ -93,7 +93,7 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     parser.add_argument("--rows", type=Path | None, help="YAML: ROW: {OPTION: VALUE, ...}")
     parser.add_argument("--seeds", type=str, default="0,1,2", help="seeds of each row")
     about = "add seeds until each difference is known to plus or minus this many points"
-    parser.add_argument("--until", type=float | None, help=f"{about} (95 %% interval)")
+    parser.add_argument("--until", type=float | None, help=f"{about} (95 percent interval)")
     about = f"the most seeds that --until may come to; default: {MOST_SEEDS}"
     parser.add_argument("--most-seeds", type=int | None, help=about)
     about = "runs at the same time; default: one for each GPU, without a GPU one for each core"

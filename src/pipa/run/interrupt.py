@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -16,6 +16,40 @@ from pipa.errors import Interrupted
 from pipa.run.checkpoints import has_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ends(Protocol):
+    """A process that can be asked to end."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+
+@contextmanager
+def ending_with(processes: Callable[[], Iterable[Ends]], said: str) -> Iterator[None]:
+    """End other processes, too, when SIGTERM ends this one, which Ctrl-C does by itself.
+
+    Args:
+        processes: Returns those that run; each saves what it has, and ends.
+        said: What was kept and how to go on, without a full stop at the end.
+
+    Raises:
+        Interrupted: SIGTERM came.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for process in processes():
+            process.terminate()
+        raise Interrupted(number, said)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopOnSignal(Callback):
