@@ -60,6 +60,7 @@ def test_every_term_with_all_that_is_off_by_default(style, mix):
             mix=mix,
             style=style,
             jitter_source=True,
+            one_pass=mix == "small",
         ),
         pixel=PixelTerm(memory=5, similarity=0.1, maps="decoder", images="mixed"),
         patch=PatchTerm(balanced=True, maps="decoder", per_class=True, sure_negatives=True),

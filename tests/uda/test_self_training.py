@@ -8,6 +8,7 @@ from torch import Tensor
 
 import pipa
 from pipa.batch import Batch, Labelled
+from pipa.errors import PipaError
 from pipa.uda.optim import Optim, warmup_poly
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
@@ -244,3 +245,34 @@ def test_each_process_has_draws_of_its_own():
         fit(module, Feed([batch]))
         images.append(module.last_step.mixed.image)
     assert (images[0] != images[1]).flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("name", ["fpn_small", "hrda_small"])
+def test_one_pass_learns_what_two_passes_learn(name):
+    """Without batch norms and dropout an image's features do not depend on those beside it."""
+
+    def student():
+        torch.manual_seed(0)
+        options = {"detail": 32} if "hrda" in name else {}
+        return pipa.create_segmenter(name, CLASSES, **options)
+
+    ends = []
+    for one_pass in (False, True):
+        terms = [PixelTerm(width=16, dim=8, sampling="random")]
+        method = SelfTraining(student(), LABELS, source_terms=terms, one_pass=one_pass)
+        if "hrda" in name:  # two passes draw two detail crops: here the only one there is
+            method.student.detail = 64
+        fit(method, Feed([batch_of(seed, side=64) for seed in range(2)]))
+        ends.append(method)
+    two, one = ends
+    for before, after in zip(two.student.parameters(), one.student.parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=2e-5)
+    assert {name: value.item() for name, value in one.losses.items()} == pytest.approx(
+        {name: value.item() for name, value in two.losses.items()}, rel=1e-3
+    )
+
+
+def test_one_pass_is_refused_with_batch_norms():
+    student = pipa.create_segmenter("daformer_small", CLASSES)
+    with pytest.raises(PipaError, match="batch norms"):
+        SelfTraining(student, LABELS, one_pass=True)

@@ -40,6 +40,12 @@ class View:
         """Return the coarsest map of the encoder itself."""
         return self.features[-1] if self.encoded is None else self.encoded
 
+    def part(self, images: slice) -> "View":
+        """Return the view of some images of the batch."""
+        encoded = None if self.encoded is None else self.encoded[images]
+        fused = None if self.fused is None else self.fused[images]
+        return View([one[images] for one in self.features], self.box, encoded, fused)
+
 
 class Decoded(NamedTuple):
     """The result of a head."""
@@ -68,6 +74,16 @@ class Prediction:
     """The widest view, for feature distance and patch contrast."""
     detail: View
     """The sharpest view, for pixel contrast; without HRDA, the same object as `context`."""
+
+    def split(self, count: int) -> "tuple[Prediction, Prediction]":
+        """Return the results for the first `count` images, and those for the others."""
+        return self._part(slice(count)), self._part(slice(count, None))
+
+    def _part(self, images: slice) -> "Prediction":
+        outputs = [Output(one.logits[images], one.box, one.weight) for one in self.outputs]
+        context = self.context.part(images)
+        detail = context if self.detail is self.context else self.detail.part(images)
+        return Prediction(outputs, context, detail)
 
 
 class Segmenter(nn.Module, ABC):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import torch
 import yaml
 
 from pipa.errors import PipaError
@@ -25,8 +24,8 @@ from pipa.evaluation.compare import Comparison, compare
 from pipa.evaluation.report import write_report
 from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
 from pipa.evaluation.tables import write_tables
-from pipa.files.threads import available_cores
 from pipa.files.writing import write_text
+from pipa.run.devices import share_of_machine
 from pipa.run.grid import Grid, Setting, Until
 from pipa.run.interrupt import ending_with
 from pipa.run.resuming import differences
@@ -282,7 +281,7 @@ def run_one(
             command,
             stdout=lines,
             stderr=lines,
-            env=environment(grid.jobs, slot),
+            env=share_of_machine(grid.jobs, slot),
             pass_fds=() if lock is None else (lock,),
         )
         trainings.add(running)
@@ -293,15 +292,3 @@ def run_one(
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = said[-1] if said and code > 0 else f"ended with code {code}"
     return f"{last} (see {log})"
-
-
-def environment(jobs: int, slot: int) -> dict[str, str]:
-    """Of a run among `jobs`: its share of the cores, and a GPU where there are several."""
-    given = dict(os.environ)
-    given.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))
-    gpus = torch.cuda.device_count()
-    if gpus > 1 and jobs > 1:  # a single run may use them all
-        seen = given.get("CUDA_VISIBLE_DEVICES")
-        names = seen.split(",") if seen else [str(index) for index in range(gpus)]
-        given["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
-    return given

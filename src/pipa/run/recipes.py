@@ -68,7 +68,7 @@ class Recipe:
 
 _ADVENT = partial(Adversarial, shown=weighted_self_information)
 _ADAPTSEGNET = partial(Adversarial, shown=probability)
-_TEACHER = ("momentum", "confidence", "pseudo_weight", "align_shares", "mix")
+_TEACHER = ("momentum", "confidence", "pseudo_weight", "align_shares", "mix", "one_pass")
 RECIPES = {
     "source_only": Recipe(SourceOnly, ("passes",), needs_target=False),
     "minent": Recipe(SourceOnly, ("passes",), ("entropy",)),
@@ -106,6 +106,7 @@ class MethodOptions:
             classes (the papers; needs more than two classes); small, the same, but small classes
             come first more often; rectangle; none; auto: rectangle below five classes, else small
             with a pretrained encoder and class without.
+        one_pass: Source and mixed images go through the student as one batch; not with batch norms.
         start: First step with a target; leave it at 0 with pretrained weights.
         jitter_source: Colour jitter and blur on the source, too.
         style: Give source images the style of target images: none; fda, their low frequencies;
@@ -130,6 +131,7 @@ class MethodOptions:
     pseudo_weight: PseudoWeight = "share"
     align_shares: float = 0.0
     mix: Mix | Literal["auto"] = "class"
+    one_pass: bool = False
     start: int = 0
     jitter_source: bool = False
     style: Style | Literal["auto"] = "none"

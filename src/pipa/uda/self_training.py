@@ -6,11 +6,14 @@ PiPa, MIC and feature distance are terms that are switched on. One backward per 
 
 from collections.abc import Sequence
 
-from torch import Generator
+import torch
+from torch import Generator, Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipa.batch import IGNORE_INDEX, Batch, Labelled, Unlabelled
 from pipa.classes import LabelSpace
-from pipa.models.segmenter import Segmenter
+from pipa.errors import PipaError
+from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
 from pipa.uda.mixing import Mix, Mixed, mix_images
@@ -57,7 +60,12 @@ class SelfTraining(Method):
         jitter_source: Colour jitter and blur on the source too, as on mixed images in DACS (the
             papers: no).
         style: Gives source images the style of the target; None: no change.
+        one_pass: Source and mixed images go through the student as one batch: fewer and larger
+            operations, more memory. Not with batch norms, whose statistics would mix the domains.
         seed: Decides every draw of a step, together with the step's number.
+
+    Raises:
+        PipaError: `one_pass` and the student has batch norms.
     """
 
     def __init__(
@@ -76,8 +84,12 @@ class SelfTraining(Method):
         start: int = 0,
         jitter_source: bool = False,
         style: Restyle | None = None,
+        one_pass: bool = False,
         seed: int = 0,
     ) -> None:
+        if one_pass and any(isinstance(module, _BatchNorm) for module in student.modules()):
+            problem = "mixes source and target in the statistics of this network's batch norms"
+            raise PipaError(problem, "--method.one_pass", "Leave it out.")
         super().__init__(
             student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
         )
@@ -91,7 +103,7 @@ class SelfTraining(Method):
         self.pasted: Mix = mix
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        self.start = start
+        self.start, self.one_pass = start, one_pass
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student once, term by term as in the paper."""
@@ -102,25 +114,26 @@ class SelfTraining(Method):
         source = self.restyled(batch)
         seen = self.jittered(source)
         self.last_step = LastStep(seen)
-        prediction = self.student.analyse(seen.image)
+        adapts = batch.target is not None and step >= self.start
+        joint = adapts and self.one_pass
+        if joint:
+            pseudo, mixed = self.pseudo_labelled(batch, source, step)
+            both = self.student.analyse(torch.cat([seen.image, mixed.image]))
+            prediction, of_mixed = both.split(len(seen.image))
+        else:
+            prediction = self.student.analyse(seen.image)
         # L_ce^S, alpha L_Pixel, your own terms
         losses = source_losses(prediction, seen, self.source_terms, step, self.step_generator)
+        if joint:
+            losses |= self.mixed_losses(of_mixed, mixed, step)
         self.manual_backward(total(losses))
 
-        if batch.target is not None and step >= self.start:
-            reads_pair = any(term.needs_pair for term, _ in active(self.target_terms, step))
-            pair = batch.pair if reads_pair else None
-            self.teacher.observe(source.label)
-            pseudo = self.teacher.label(batch.target, pair)  # p_T and its weight q_T
-            mixed = self.mix(source, batch.target, pseudo, self.step_generator("mixed"))
-            prediction = self.student.analyse(mixed.image)
-            found = {"mixed": supervised(prediction, mixed.label, mixed.weight)}  # L_ce^T
-            known = Labelled(mixed.image, mixed.label.where(mixed.sure, IGNORE_INDEX))
-            found |= seen_losses(
-                prediction, known, "mixed", self.source_terms, step, self.step_generator
-            )
-            self.manual_backward(total(found))
-            losses |= found
+        if adapts:
+            if not joint:
+                pseudo, mixed = self.pseudo_labelled(batch, source, step)
+                found = self.mixed_losses(self.student.analyse(mixed.image), mixed, step)
+                self.manual_backward(total(found))
+                losses |= found
 
             terms = self.target_terms  # beta L_Patch, MIC, your own
             for found in target_losses(
@@ -131,6 +144,21 @@ class SelfTraining(Method):
             self.last_step = LastStep(seen, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})
+
+    def pseudo_labelled(self, batch: Batch, source: Labelled, step: int) -> tuple[Pseudo, Mixed]:
+        """Return the teacher's labels p_T, with their weight q_T, and the mixed images."""
+        assert batch.target is not None
+        reads_pair = any(term.needs_pair for term, _ in active(self.target_terms, step))
+        self.teacher.observe(source.label)
+        pseudo = self.teacher.label(batch.target, batch.pair if reads_pair else None)
+        return pseudo, self.mix(source, batch.target, pseudo, self.step_generator("mixed"))
+
+    def mixed_losses(self, prediction: Prediction, mixed: Mixed, step: int) -> dict[str, Tensor]:
+        """Return `L_ce^T`, and the source terms that look at mixed images."""
+        known = Labelled(mixed.image, mixed.label.where(mixed.sure, IGNORE_INDEX))
+        terms = self.source_terms
+        found = seen_losses(prediction, known, "mixed", terms, step, self.step_generator)
+        return {"mixed": supervised(prediction, mixed.label, mixed.weight)} | found
 
     def mix(
         self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator
