@@ -233,8 +233,8 @@ def run_all(
             slots.put(slot)
 
     faults = []
-    said = "interrupted; the same command goes on"
-    with ending_with(lambda: [*trainings], said), ThreadPoolExecutor(grid.jobs) as pool:
+    resuming = "interrupted; the same command goes on"
+    with ending_with(lambda: [*trainings], resuming), ThreadPoolExecutor(grid.jobs) as pool:
         pending = {pool.submit(work, *task): task for task in todo}
         try:
             for number, done in enumerate(as_completed(pending), 1):

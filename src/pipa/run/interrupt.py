@@ -55,9 +55,10 @@ def ending_with(processes: Callable[[], Iterable[Ends]], said: str) -> Iterator[
 class StopOnSignal(Callback):
     """Saves `last.ckpt` after the step in which a signal came, and ends the run.
 
-    Before the first step and after the last one a run ends at once, as it does on the second
-    signal. With several processes all must save after the same step: they agree on it when logs
-    are made.
+    Before the first step and after the last one a run ends at once, as it does on a second Ctrl-C.
+    A second SIGTERM is no impatience: a job's end reaches a training both by itself and from the
+    command that started it (`ending_with`). With several processes all must save after the same
+    step: they agree on it when logs are made.
 
     Args:
         out: The run's folder.
@@ -92,7 +93,7 @@ class StopOnSignal(Callback):
                 os._exit(0)
             return
         again, self.came = self.came is not None, number
-        if again or not self.waits:
+        if not self.waits or (again and number == signal.SIGINT):
             raise self.interruption()
 
     def interruption(self, step: int | None = None) -> Interrupted:
