@@ -57,6 +57,7 @@ def test_every_term_with_all_that_is_off_by_default(style, mix):
             terms=list(TERMS),
             pseudo_weight="balanced",
             align_shares=0.5,
+            marginal=True,
             mix=mix,
             style=style,
             jitter_source=True,

@@ -8,8 +8,9 @@ from torch import nn
 import pipa
 from pipa.batch import Batch, Labelled
 from pipa.models.segmenter import Segmenter
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.self_training import SelfTraining
-from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.teacher import Teacher
 from pipa.uda.terms import (
     FeatureDistance,
     Given,

@@ -14,7 +14,7 @@ from recipe import golden, image, labels
 
 from pipa.batch import Labelled, Unlabelled
 from pipa.uda.mixing import choose_classes, mix_images, paste_mask
-from pipa.uda.teacher import Pseudo
+from pipa.uda.pseudo import Pseudo
 
 ARRAYS, META = golden("dacs_parts")
 

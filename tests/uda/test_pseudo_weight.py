@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipa.batch import Unlabelled
 from pipa.errors import PipaError
-from pipa.uda.teacher import ShareAlignment, Teacher, class_medians, pseudo_label
+from pipa.uda.pseudo import class_medians, pseudo_label
+from pipa.uda.teacher import ShareAlignment, Teacher
 from uda.steps import CLASSES, small
 
 

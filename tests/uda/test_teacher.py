@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pipa
 from pipa.batch import Box, CropPair, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
-from pipa.uda.teacher import Teacher, pseudo_label
+from pipa.uda.pseudo import pseudo_label
+from pipa.uda.teacher import Teacher
 
 ARRAYS, META = golden("dacs_parts")
 

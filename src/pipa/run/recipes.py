@@ -32,10 +32,10 @@ from pipa.uda.adversarial import Adversarial
 from pipa.uda.method import Method
 from pipa.uda.mixing import Mix
 from pipa.uda.optim import Optim
+from pipa.uda.pseudo import PseudoWeight
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
 from pipa.uda.style import Restyle, Style
-from pipa.uda.teacher import PseudoWeight
 from pipa.uda.terms import TERMS, SourceTerm, TargetTerm, Term
 
 log = logging.getLogger("pipa")
@@ -68,7 +68,15 @@ class Recipe:
 
 _ADVENT = partial(Adversarial, shown=weighted_self_information)
 _ADAPTSEGNET = partial(Adversarial, shown=probability)
-_TEACHER = ("momentum", "confidence", "pseudo_weight", "align_shares", "mix", "one_pass")
+_TEACHER = (
+    "momentum",
+    "confidence",
+    "pseudo_weight",
+    "align_shares",
+    "marginal",
+    "mix",
+    "one_pass",
+)
 RECIPES = {
     "source_only": Recipe(SourceOnly, ("passes",), needs_target=False),
     "minent": Recipe(SourceOnly, ("passes",), ("entropy",)),
@@ -102,6 +110,7 @@ class MethodOptions:
             half of each class.
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 to 1; 0: no.
+        marginal: Pseudo-labels do not push down the classes that they name nowhere in an image.
         mix: The part of a source image that is pasted onto a target image: class, half of its
             classes (the papers; needs more than two classes); small, the same, but small classes
             come first more often; rectangle; none; auto: rectangle below five classes, else small
@@ -130,6 +139,7 @@ class MethodOptions:
     confidence: float = 0.968
     pseudo_weight: PseudoWeight = "share"
     align_shares: float = 0.0
+    marginal: bool = False
     mix: Mix | Literal["auto"] = "class"
     one_pass: bool = False
     start: int = 0

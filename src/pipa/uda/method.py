@@ -18,8 +18,8 @@ from pipa.uda.augment import jitter_and_blur
 from pipa.uda.mixing import Mixed
 from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
 from pipa.uda.processes import average, process_count, running_statistics
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.style import Restyle
-from pipa.uda.teacher import Pseudo
 
 
 @dataclass

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from pipa.batch import IGNORE_INDEX, Labelled, Unlabelled
-from pipa.uda.teacher import Pseudo
+from pipa.uda.pseudo import Pseudo
 
 Mix = Literal["class", "small", "rectangle", "none"]
 """The pasted part: see `mix_images`."""
@@ -33,6 +33,8 @@ class Mixed:
     """1 on the pasted source, the pseudo-labels' weight elsewhere."""
     sure: Bool[Tensor, "b h w"]
     """True on the pasted source, and where the pseudo-labels are sure."""
+    spared: Bool[Tensor, "b k h w"] | None = None
+    """Classes that the pseudo-labels of an image spare (`Pseudo.spared`); none on the source."""
 
 
 def mix_images(
@@ -57,7 +59,7 @@ def mix_images(
             result is the target image.
     """
     if mix == "none":
-        return Mixed(target.image, pseudo.label, pseudo.weight, pseudo.sure)
+        return Mixed(target.image, pseudo.label, pseudo.weight, pseudo.sure, pseudo.spared)
     if mix == "rectangle":
         paste = rectangle_mask(source.label, generator)
     else:
@@ -69,6 +71,7 @@ def mix_images(
         label=torch.where(paste, source.label, pseudo.label),
         weight=torch.where(paste, 1.0, pseudo.weight),
         sure=paste | pseudo.sure,
+        spared=None if pseudo.spared is None else pseudo.spared & ~paste[:, None],
     )
 
 

@@ -18,8 +18,9 @@ from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
 from pipa.uda.mixing import Mix, Mixed, mix_images
 from pipa.uda.optim import Optim
+from pipa.uda.pseudo import Pseudo, PseudoWeight
 from pipa.uda.style import Restyle
-from pipa.uda.teacher import Pseudo, PseudoWeight, Teacher
+from pipa.uda.teacher import Teacher
 from pipa.uda.terms.base import (
     SourceTerm,
     TargetTerm,
@@ -50,9 +51,12 @@ class SelfTraining(Method):
         confidence: Minimum probability of a sure pseudo-label; the share of sure pixels is the
             weight q_T (0.968: DACS; DAFormer, HRDA and PiPa keep it).
         pseudo_weight: The weight of pseudo-labels: "share", q_T everywhere (the papers); or for
-            each pixel "confidence" or "balanced" (`teacher.pseudo_label`).
+            each pixel "confidence" or "balanced" (`pseudo.pseudo_label`).
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 .. 1 (`teacher.ShareAlignment`); 0: no.
+        marginal: Pseudo-labels spare the classes that they do not name in an image: a pixel's loss
+            is that of "my label, or a class that the teacher found nowhere here", so that what
+            the teacher misses is not unlearnt (the papers: no).
         mix: The part of the source that is pasted onto the target: "class" (ClassMix, the papers),
             "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
@@ -80,6 +84,7 @@ class SelfTraining(Method):
         confidence: float = 0.968,
         pseudo_weight: PseudoWeight = "share",
         align_shares: float = 0.0,
+        marginal: bool = False,
         mix: Mix = "class",
         start: int = 0,
         jitter_source: bool = False,
@@ -99,6 +104,7 @@ class SelfTraining(Method):
             confidence=confidence,
             pseudo_weight=pseudo_weight,
             align_shares=align_shares,
+            marginal=marginal,
         )
         self.pasted: Mix = mix
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
@@ -158,7 +164,8 @@ class SelfTraining(Method):
         known = Labelled(mixed.image, mixed.label.where(mixed.sure, IGNORE_INDEX))
         terms = self.source_terms
         found = seen_losses(prediction, known, "mixed", terms, step, self.step_generator)
-        return {"mixed": supervised(prediction, mixed.label, mixed.weight)} | found
+        loss = supervised(prediction, mixed.label, mixed.weight, mixed.spared)
+        return {"mixed": loss} | found
 
     def mix(
         self, source: Labelled, target: Unlabelled, pseudo: Pseudo, generator: Generator

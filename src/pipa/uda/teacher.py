@@ -1,16 +1,14 @@
 """The teacher: a moving average of the student that labels target images.
 
 Mean teacher (Tarvainen and Valpola, NeurIPS 2017), with DACS's quality weight (Tranheden et al.,
-WACV 2021), as in DAFormer, HRDA and PiPa (DAFormer@mmseg/models/uda/dacs.py). Two options help if
-few pixels are sure: weights balanced over the classes, and alignment of the class shares with the
-source's.
+WACV 2021), as in DAFormer, HRDA and PiPa (DAFormer@mmseg/models/uda/dacs.py). Options help if few
+pixels are sure or few classes are found: weights balanced over the classes, labels that spare the
+classes which they do not name, and alignment of the class shares with the source's.
 """
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,27 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipa.batch import CropPair, Unlabelled
 from pipa.errors import PipaError
 from pipa.models.segmenter import Segmenter
-
-PseudoWeight = Literal["share", "confidence", "balanced"]
-"""The rule that weights pseudo-labels: see `pseudo_label`."""
-
-
-@dataclass
-class Pseudo:
-    """The teacher's labels of target images: p_T and their quality q_T."""
-
-    label: Int[Tensor, "b h w"]
-    """The most probable class of every pixel, even if its `weight` is 0."""
-    weight: Float[Tensor, "b h w"]
-    """In [0, 1]: q_T, the share of sure pixels, or 1 for the pixels that count and 0 for the
-    others (see `PseudoWeight`); 0 where the target is not valid."""
-    confidence: Float[Tensor, "b h w"]
-    """Probability of `label`, in [0, 1]."""
-    sure: Bool[Tensor, "b h w"]
-    """Pixels that count by themselves: those over the threshold or, if the weights are balanced,
-    also the surer half of each class; never those that are not valid."""
-    pair: "tuple[Pseudo, Pseudo] | None" = None
-    """The labels of the first and the second crop of a `CropPair`, each as it is stored."""
+from pipa.uda.pseudo import Pseudo, PseudoWeight, pseudo_label, unnamed_classes
 
 
 class Teacher(nn.Module):
@@ -60,6 +38,8 @@ class Teacher(nn.Module):
             pixels; "balanced", 1 for sure pixels and the surer half of each class.
         align_shares: Exponent that pulls the class shares of the predictions towards those of the
             source's labels (see `ShareAlignment`), 0 .. 1; 0: no change.
+        marginal: Spare the classes that the labels of an image do not name: its pixels then say
+            "my label or one of these" (see `cross_entropy`).
 
     Raises:
         PipaError: `align_shares` is not in 0 .. 1.
@@ -74,11 +54,13 @@ class Teacher(nn.Module):
         per_image: bool = False,
         pseudo_weight: PseudoWeight = "share",
         align_shares: float = 0.0,
+        marginal: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.momentum, self.confidence, self.per_image = momentum, confidence, per_image
         self.pseudo_weight: PseudoWeight = pseudo_weight
+        self.marginal = marginal
         self.alignment = (
             ShareAlignment(student.num_classes, exponent=align_shares) if align_shares else None
         )
@@ -133,10 +115,14 @@ class Teacher(nn.Module):
             per_image=self.per_image,
             pseudo_weight=self.pseudo_weight,
         )
+        if self.marginal:
+            pseudo.unnamed = unnamed_classes(pseudo.label, pseudo.weight, logits.shape[1])
         if pair is not None and pair.corner is not None:
             planes = map(pair.cut, (pseudo.label, pseudo.weight, pseudo.confidence, pseudo.sure))
             first, second = zip(*planes, strict=True)
             pseudo.pair = Pseudo(*first), Pseudo(*second)
+            for crop in pseudo.pair:
+                crop.unnamed = pseudo.unnamed
         elif pair is not None:
             pseudo.pair = self.label(pair.first), self.label(pair.second)
         return pseudo
@@ -227,64 +213,3 @@ class ShareAlignment(nn.Module):
 def _shares(total: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
     """Normalise a decaying sum to shares, each at least 1e-6, so that 0 / 0 becomes 1."""
     return (total / total.sum()).clamp(min=1e-6)
-
-
-def pseudo_label(
-    logits: Float[Tensor, "b k h w"],
-    valid: Bool[Tensor, "b h w"],
-    threshold: float = 0.968,
-    *,
-    per_image: bool = False,
-    pseudo_weight: PseudoWeight = "share",
-) -> Pseudo:
-    """Turn logits into pseudo-labels: classes, their probability, and their weight.
-
-    Args:
-        logits: The teacher's logits, one plane for each class.
-        valid: Pixels whose pseudo-labels may be trusted; the weight is 0 elsewhere.
-        threshold: Minimum probability of a sure pixel (DACS: 0.968).
-        per_image: Compute q_T for each image instead of once for the batch.
-        pseudo_weight: "share": q_T everywhere, the share of *all* pixels that are sure (DACS);
-            "confidence": 1 for sure pixels, 0 for the others (FixMatch: Sohn et al., NeurIPS 2020);
-            "balanced": 1 for sure pixels and for the surer half of the valid pixels of each class
-            of the batch, 0 for the others (the half of each class: CBST, Zou et al., ECCV 2018).
-    """
-    logits = logits.float()
-    best, label = logits.max(dim=1)
-    confidence = (best - logits.logsumexp(dim=1)).exp()  # softmax of the best class
-    sure = confidence >= threshold
-    if pseudo_weight == "share":
-        share = sure.float()
-        quality = share.mean(dim=(1, 2), keepdim=True) if per_image else share.mean()
-        return Pseudo(label, quality * valid, confidence, sure & valid)
-    if pseudo_weight == "balanced":
-        sure = sure | (confidence >= class_medians(confidence, label, valid, logits.shape[1]))
-    sure = sure & valid
-    return Pseudo(label, sure.float(), confidence, sure)
-
-
-def class_medians(
-    confidence: Float[Tensor, "*n"],
-    label: Int[Tensor, "*n"],
-    valid: Bool[Tensor, "*n"],
-    num_classes: int,
-) -> Float[Tensor, "*n"]:
-    """Return, for each pixel, the minimum confidence of the surer half of its class in the batch.
-
-    The half is rounded up, so a class's only pixel belongs to it. In an order by class, and by
-    falling confidence within a class, this is the confidence in the middle of the class's run.
-
-    Args:
-        confidence: Probability of `label`.
-        label: The class of each pixel, in [0, k); any number where a pixel does not count.
-        valid: Pixels that count; elsewhere the result has no meaning.
-        num_classes: Number of classes, k.
-    """
-    group = label.where(valid, num_classes).flatten()  # pixels that do not count come last
-    order = confidence.flatten().argsort(descending=True)
-    order = order[group[order].argsort(stable=True)]
-    count = torch.zeros(num_classes + 1, dtype=torch.long, device=group.device)
-    count.scatter_add_(0, group, torch.ones_like(group))
-    middle = count.cumsum(0) - count + (count + 1) // 2 - 1
-    median = confidence.flatten()[order[middle.clamp(min=0)]]
-    return median[group].view_as(label)

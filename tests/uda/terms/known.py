@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from pipa.batch import Batch, Box, CropPair, Labelled, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
-from pipa.uda.teacher import Pseudo
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.terms import Given
 from pipa.uda.terms.pair import PairPass
 from uda.steps import CLASSES

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pipa.batch import Batch, PairPlace, Unlabelled
 from pipa.losses.patch_contrast import patch_contrast, place_loss
 from pipa.models.segmenter import Prediction
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.self_training import SelfTraining
-from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.teacher import Teacher
 from pipa.uda.terms import PairCrossEntropy, PatchTerm
 from pipa.uda.terms.base import target_losses
 from uda.steps import LABELS, Feed, batch_of, fit, small

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from pipa.uda.augment import jitter_and_blur
-from pipa.uda.teacher import Pseudo
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.terms import Given, PairCrossEntropy
 from uda.steps import CLASSES, batch_of, small
 from uda.terms.known import Window, labelled_pair, pair_batch

@@ -7,9 +7,9 @@ import pipa
 from pipa.batch import IGNORE_INDEX
 from pipa.errors import PipaError
 from pipa.losses.patch_contrast import patch_contrast
+from pipa.uda.pseudo import Pseudo, PseudoWeight
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.teacher import Pseudo, PseudoWeight
 from pipa.uda.terms import Given, PatchTerm, PixelTerm
 from pipa.uda.terms.base import SourceTerm
 from uda.steps import CLASSES, LABELS, Feed, batch_of, fit, small

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from pipa.errors import PipaError, at_least
 from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.info_nce import at_least_float32
 from pipa.models.segmenter import Output, Prediction, Segmenter
-from pipa.uda.teacher import Pseudo
+from pipa.uda.pseudo import Pseudo
 from pipa.uda.terms.pair import PairPass
 
 
@@ -231,12 +231,14 @@ def supervised(
     prediction: Prediction,
     label: Int[Tensor, "b h w"],
     weight: Float[Tensor, "b h w"] | None = None,
+    spared: Bool[Tensor, "b k h w"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross entropy of all outputs with the labels of their boxes: `L_ce^S`, `L_ce^T`."""
     total = torch.zeros((), device=label.device)
     for output in prediction.outputs:
         at = None if weight is None else weight[:, *output.box]
-        loss = cross_entropy(upsampled(output), label[:, *output.box], at)
+        free = None if spared is None else spared[:, :, *output.box]
+        loss = cross_entropy(upsampled(output), label[:, *output.box], at, free)
         total = total + output.weight * loss
     return total
 

@@ -10,7 +10,8 @@ from pipa.batch import Unlabelled
 from pipa.errors import PipaError, at_least
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import block_mask, jitter_and_blur
-from pipa.uda.teacher import Pseudo, Teacher
+from pipa.uda.pseudo import Pseudo
+from pipa.uda.teacher import Teacher
 from pipa.uda.terms.base import Given, TargetTerm, supervised
 
 
@@ -82,7 +83,8 @@ class MaskedConsistency(TargetTerm):
             device=image.device,
         )
         image = torch.where(seen, image, given.student.mean)  # 0 when normalised, as in MIC
-        return supervised(given.student.analyse(image), pseudo.label, pseudo.weight)
+        prediction = given.student.analyse(image)
+        return supervised(prediction, pseudo.label, pseudo.weight, pseudo.spared)
 
 
 class OwnTeacher(nn.Module):

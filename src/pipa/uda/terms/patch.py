@@ -14,7 +14,7 @@ from pipa.errors import at_least
 from pipa.losses.patch_contrast import NegativesOf, align, patch_contrast
 from pipa.models.segmenter import Segmenter
 from pipa.uda.processes import in_turn
-from pipa.uda.teacher import Pseudo, class_medians
+from pipa.uda.pseudo import Pseudo, class_medians
 from pipa.uda.terms.base import Given, TargetTerm
 from pipa.uda.terms.pair import PairPass
 from pipa.uda.terms.projection import (
