@@ -40,10 +40,12 @@ def cross_entropy(
         loss = F.cross_entropy(rows, ids, ignore_index=IGNORE_INDEX, reduction="none")
     else:
         known = ids != IGNORE_INDEX
-        allowed = spared.permute(0, 2, 3, 1).flatten(0, 2)
-        allowed = allowed.scatter(1, ids.where(known, 0)[:, None], True)
-        log_p = rows.log_softmax(dim=1).masked_fill(~allowed, -torch.inf)
-        loss = -log_p.logsumexp(dim=1) * known
+        ids = ids.where(known, 0)[:, None]
+        log_p = rows.log_softmax(dim=1)
+        others = spared.permute(0, 2, 3, 1).flatten(0, 2).scatter(1, ids, False)
+        p_spared = (log_p.exp() * others).sum(dim=1)  # no exp(-inf), which takes four times as long
+        found = torch.logaddexp(log_p.gather(1, ids)[:, 0], p_spared.clamp(min=1e-30).log())
+        loss = -found * known
     loss = loss.view_as(label)
     if weight is not None:
         loss = loss * weight
