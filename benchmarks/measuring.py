@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("pipa", "torch", "lightning", "transformers", "kornia")
+PACKAGES = ("pipa-uda", "torch", "lightning", "transformers", "kornia")
 
 
 def cpu_seconds(function: Callable[[], object], repeats: int, *, warm_up: int = 2) -> float:

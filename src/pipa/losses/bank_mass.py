@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipa.batch import IGNORE_INDEX
-from pipa.losses.info_nce import at_least_float32, scaled_similarity
+from pipa.losses.info_nce import at_least_float32, scaled_similarity, softmax_and_mass
 
 BLOCK = 512
 """Number of rows that are compared with the bank at a time."""
@@ -85,5 +85,5 @@ def blocks(
         some = slice(first, first + BLOCK)
         hidden = (label[some, None] == bank_label) | (bank_label == IGNORE_INDEX)
         similarity = scaled_similarity(rows[some], bank, temperature, hidden)
-        mass = similarity.logsumexp(dim=1, keepdim=True)
-        yield mass, similarity.sub_(mass).exp_()
+        share, mass = softmax_and_mass(similarity)
+        yield mass, share
