@@ -211,7 +211,7 @@ class PseudoLabels(Callback):
             self.warned = True
             log.warning(
                 "the pseudo-labels degrade: %s; try --method.pseudo_weight balanced, "
-                "--method.mix rectangle, or a later --method.start",
+                "--method.marginal true, --method.mix rectangle, or a later --method.start",
                 ", ".join(found),
             )
 
