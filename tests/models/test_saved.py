@@ -46,6 +46,14 @@ def test_weights_that_cannot_be_had(tmp_path):
         pipa.create_segmenter("daformer_mit_b0", 2, pretrained=tmp_path / "config.json")
 
 
+def test_weights_of_another_network_are_told_of_once(tmp_path, capfd):
+    """The error is enough: transformers warned beside it, in two lines of its own."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(PipaError, match="no pretrained weights"):
+        pipa.create_segmenter("daformer_mit_b0", 2, pretrained=tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_pretrained_folder_is_not_needed_again(tmp_path):
     from transformers import MobileNetV2Config, MobileNetV2Model
 

@@ -6,6 +6,7 @@ stderr that says what and what to do.
 
 import importlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one sub-command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it wants to write to a home folder
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text at all
             stream.reconfigure(errors="backslashreplace")
@@ -106,6 +108,8 @@ def of_the_machine(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:  # a name too long, no rights
         where = os.fsdecode(error.filename)
         return str(PipaError(f"cannot be read or written ({error.strerror})", where))
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return f"a name is not valid UTF-8, which this needs: {error.object[:200]}"
     if out_of_memory(error):
         return "there is not enough memory for this. Take smaller images."
     return ""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipa.errors import PipaError
+from pipa.files.odd_names import read_odd_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -15,13 +16,13 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
     """A parser whose refusals are one line."""
     from jsonargparse import ArgumentParser
 
+    read_odd_names()
+
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             if isinstance(ex, PipaError):
                 raise ex
             line = " ".join(str(message).split())
-            if "surrogates not allowed" in line:
-                line = "an argument is not valid UTF-8: " + line
             raise PipaError(line, command, f"`pipa {command} --help` lists the options.")
 
     return Parser(prog=f"pipa {command}", description=about, allow_abbrev=False)

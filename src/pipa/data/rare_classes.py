@@ -7,6 +7,7 @@ on these labels: those of a changed data set are counted anew.
 import hashlib
 import io
 import logging
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -179,7 +180,8 @@ def _key(images: Segmentation, names: Sequence[str]) -> str:
             state = pair.label.stat()
         except OSError as error:
             raise PipaError(f"cannot be read ({error.strerror})", pair.label) from error
-        digest.update(f"{pair.label.absolute()} {state.st_size} {state.st_mtime_ns}\n".encode())
+        file = f"{pair.label.absolute()} {state.st_size} {state.st_mtime_ns}\n"
+        digest.update(os.fsencode(file))  # the name may be no UTF-8
     return digest.hexdigest()[:20]
 
 

@@ -23,7 +23,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; make its folder.
+    """Write a text file in UTF-8, whole or not at all; make its folder.
+
+    What UTF-8 cannot hold, half of a pair in the name of a file, is written as an escape.
 
     Raises:
         PipaError: The file cannot be written.
@@ -33,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
         raise PipaError(problem, path, "Choose another place.") from error
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ without either.
 The ImageNet weights of MiT (`nvidia/mit-b5`) are licensed for research only; MobileNetV2 is not.
 """
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -268,6 +269,8 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     """
     if Path(where).is_file():
         raise PipaError("is a file, not a folder", where, f"`pipa convert {where} OUT` makes one.")
+    # It warns of a configuration of another network; our error says which weights are missing.
+    logging.getLogger("transformers.configuration_utils").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")

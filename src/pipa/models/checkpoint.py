@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipa.errors import PipaError
+from pipa.files.odd_names import utf8_path
 from pipa.models.segmenter import Segmenter
 
 
@@ -27,11 +28,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PipaError("no such file", path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), utf8_path(path) as file:
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             # The format of torch before 1.6 is not a zip file and cannot be mapped.
             content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except pickle.UnpicklingError as error:
         foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
+from pipa.files.odd_names import utf8_path
 from pipa.models import mmseg
 from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import build_with, checkpoints_of, read_checkpoint
@@ -153,7 +154,8 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
         )
     file = folder / "model.safetensors"
     try:
-        state = load_file(file)
+        with utf8_path(file) as readable:
+            state = load_file(readable)
     except (OSError, SafetensorError) as error:
         raise PipaError(f"cannot be read: {error}", file) from error
     model = build_with(lambda: create_segmenter(**config["segmenter"]), state, file)

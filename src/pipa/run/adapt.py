@@ -14,6 +14,7 @@ from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 from pipa.evaluation.report import write_report
+from pipa.files.odd_names import read_odd_names
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
 from pipa.run.ending import Run
 from pipa.run.folder import holds_run
@@ -138,6 +139,7 @@ def sections_of(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         PipaError: A recipe of the user's has an option that does not exist, or is not possible.
     """
+    read_odd_names()
     try:
         return read_experiment(ArgumentParser(exit_on_error=False), list(words))
     except ArgumentError as error:

@@ -50,6 +50,7 @@ def build_trainer(
     earlier: Sequence[Mapping[str, str]] = (),
     *,
     judged: bool = False,
+    events: Path | None = None,
 ) -> L.Trainer:
     """Build Lightning's trainer, with our loggers and callbacks.
 
@@ -60,6 +61,7 @@ def build_trainer(
         callbacks: Further callbacks.
         earlier: Rows of `metrics.csv` of a resumed run.
         judged: Whether a callback judges the student without labels.
+        events: Another path of `out`, for TensorBoard, which takes UTF-8 only.
     """
     table = CSVLogger(out, name=None, version="")
     for row in earlier:
@@ -84,7 +86,7 @@ def build_trainer(
         "num_sanity_val_steps": 0,
         "plugins": [*others, DurableCheckpoints()],
         "logger": [
-            TensorBoardLogger(out, name=None, version="tensorboard"),
+            TensorBoardLogger(events or out, name=None, version="tensorboard"),
             table,
             *further,
         ],

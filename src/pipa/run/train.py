@@ -20,6 +20,7 @@ from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
 from pipa.evaluation.scores import Result
+from pipa.files.odd_names import utf8_path
 from pipa.files.writing import write_text
 from pipa.models.checkpoint import check_names, read_checkpoint
 from pipa.models.layout import use_fast_layout
@@ -110,7 +111,13 @@ def train(
     last = prepare_folder(out, resume, steps)
     warn_of_idle(steps, optim, terms)
     stop = StopOnSignal(out)
-    with stop.listening(), in_one_line(out), told_of_lost_processes(out), warnings.catch_warnings():
+    with (
+        stop.listening(),
+        in_one_line(out),
+        told_of_lost_processes(out),
+        warnings.catch_warnings(),
+        utf8_path(out) as events,
+    ):
         module = set_up(
             out,
             data,
@@ -131,7 +138,8 @@ def train(
         watching = [] if judging is None else [judging]
         callbacks = [*speed.callbacks, *callbacks, *watching, *patience, stop]
         earlier = earlier_metrics(out, last)
-        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judging is not None)
+        judged = judging is not None
+        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judged, events=events)
         tell_of_batch(engine, data.batch_size, optim.lr)
         engine.fit(module, datamodule=data, ckpt_path=last)
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
