@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ from pipa.uda.optim import Optim
 from pipa.uda.source_only import SourceOnly
 from pipa.uda.terms import FeatureDistance, MaskedConsistency
 
+NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
+INDUCTOR = pytest.param("inductor", marks=NO_COMPILER)
+"""What `--compile` takes."""
 TINY = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "drop_path_rate": 0.0}
 
 
@@ -68,22 +72,24 @@ def losses_of(method: Method, *callbacks: Callback, side: int = 32) -> list[dict
     return kept.losses
 
 
-def compiled_beside_plain() -> dict[str, list[dict[str, float]]]:
+def compiled_beside_plain(backend: str) -> dict[str, list[dict[str, float]]]:
     """The losses of both; an error if a graph breaks, or one is made after the second step."""
-    options = {"backbone": {"settings": TINY}, "head": {"width": 8, "dropout": 0.0}, "detail": 32}
-    plain = losses_of(pipa_on("hrda_mit_b0", **options), side=64)
-    method = pipa_on("hrda_mit_b0", **options)
-    return {
-        "plain": plain,
-        "compiled": losses_of(method, CompileParts("aot_eager"), NoMoreGraphs(), side=64),
-    }
+    name, side, options = "small", 32, {}
+    if backend == "aot_eager":  # inductor takes minutes, even for the smallest network
+        name, side = "hrda_mit_b0", 64
+        head = {"width": 8, "dropout": 0.0}
+        options = {"backbone": {"settings": TINY}, "head": head, "detail": 32}
+    plain = losses_of(pipa_on(name, **options), side=side)
+    compiled = losses_of(pipa_on(name, **options), CompileParts(backend), NoMoreGraphs(), side=side)
+    return {"plain": plain, "compiled": compiled}
 
 
 @pytest.mark.slow
-def test_compiled_steps_have_the_losses_of_plain_ones_and_one_set_of_graphs():
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
+def test_compiled_steps_have_the_losses_of_plain_ones_and_one_set_of_graphs(backend):
     # In a process of its own: the checks of shapes around our functions cannot be compiled.
     path = os.pathsep.join(map(str, (Path(pipa.__file__).parents[1], Path(__file__).parents[1])))
-    command = [sys.executable, "-W", "ignore", __file__]
+    command = [sys.executable, "-W", "ignore", __file__, backend]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False
     )
@@ -148,4 +154,4 @@ def test_a_bare_switch_is_true():
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(compiled_beside_plain()))
+    sys.stdout.write(json.dumps(compiled_beside_plain(sys.argv[1])))
