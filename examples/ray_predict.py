@@ -1,6 +1,6 @@
 """Label a folder of images with Ray Data: on all cores of this machine, or on a cluster.
 
-    pip install -e '.[ray]'
+    pip install -e ".[ray]"
     python examples/ray_predict.py runs/mine photos --out predictions --processes 4
 
 It writes OUT/ids/NAME.png as `pipa predict --write ids` does, each whole or not at all. Kill it and

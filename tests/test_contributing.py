@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def block(name: str) -> str:
 def options(word: str) -> list[str]:
     """The options of the console block that holds `word`."""
     (line,) = re.findall(rf"```console\npipa train \S+ (.*{re.escape(word)}.*)\n```", TEXT)
-    return line.split()
+    return shlex.split(line)
 
 
 @pytest.fixture

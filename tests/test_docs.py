@@ -19,10 +19,12 @@ from jsonargparse import ArgumentParser
 from pipa.cli import COMMANDS
 from pipa.files.installed import experiment_file
 from pipa.run.options import add_sections
+from pipa.run.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-RUN = ("index.md", "your_photos.md", "troubleshooting.md", "methods.md", "api.md")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+METHODS = sorted(f"methods/{page.name}" for page in (ROOT / "docs/methods").glob("*.md"))
+RUN = ("index.md", "your_photos.md", "troubleshooting.md", "api.md", *METHODS)
 """Other pages need hours, a GPU, data that nobody can ship, or have a test of their own."""
 QUICK = {
     "adapt": ("--network=small", "--steps=4", "--crop=32", "--batch-size=2", "--device=cpu"),
@@ -44,6 +46,11 @@ class Block(NamedTuple):
         return f"{self.page}: {self.text.strip().splitlines()[0][:50]}"
 
 
+def name_of(page: Path) -> str:
+    """The page's path below `docs`, or below the root for README.md and CONTRIBUTING.md."""
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
+
+
 def blocks_of(page: Path) -> list[Block]:
     """The console and Python blocks of a page."""
     found = re.findall(
@@ -51,8 +58,9 @@ def blocks_of(page: Path) -> list[Block]:
         page.read_text(),
         re.DOTALL,
     )
-    run = page.name in RUN
-    return [Block(page.name, kind, text, run and not mark) for mark, kind, text in found]
+    name = name_of(page)
+    run = name in RUN
+    return [Block(name, kind, text, run and not mark) for mark, kind, text in found]
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -76,7 +84,7 @@ COMMAND_LINES = [
 
 
 def test_there_are_blocks():
-    assert {page.name for page in PAGES} > {*RUN}
+    assert {name_of(page) for page in PAGES} > {*RUN}
     assert len(COMMAND_LINES) > 30
 
 
@@ -106,13 +114,23 @@ def test_a_command_of_the_docs_exists(page, words, options):
             assert known or option.startswith("student.options"), f"{page}: {word}"
 
 
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.kind == "console"], ids=str)
+def test_a_line_can_be_pasted_into_any_shell(block):
+    """macOS's zsh takes bare [brackets] for patterns and knows no # when typed; cmd knows no '."""
+    for line in block.text.splitlines():
+        bare = re.sub('"[^"]*"', "", line)
+        assert not re.search(r"[\[\]{}*?#']", bare), line
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with the data sets that the pages speak of, where commands are typed."""
     monkeypatch.chdir(tmp_path)
-    builders.folder(tmp_path / "synthetic", 4)
-    builders.folder(tmp_path / "photos", 4, labelled=False, classes="", shift=25, seed=50)
-    builders.folder(tmp_path / "labelled_photos", 2, shift=25, seed=90)
+    size = (64, 96)
+    builders.folder(tmp_path / "synthetic", 4, size=size)
+    photos = {"labelled": False, "classes": "", "shift": 25, "seed": 50}
+    builders.folder(tmp_path / "photos", 4, size=size, **photos)
+    builders.folder(tmp_path / "labelled_photos", 2, size=size, shift=25, seed=90)
     return tmp_path
 
 
@@ -123,9 +141,11 @@ def test_a_page_can_be_typed_from_its_first_line_to_its_last(page, place, pipa, 
             run_python(block, monkeypatch)
             continue
         for words in commands_of(block):
-            resumed = "--resume" in words
-            short = ("--trainer.max_steps=5",) if resumed else QUICK.get(words[0], ())
-            done = pipa(*words, *short)
+            if "--resume" in words:
+                words = [*words, "--trainer.max_steps=5"]
+            elif words[0] in QUICK:  # before the page's own options, which win
+                words = [*words[:2], *QUICK[words[0]], *words[2:]]
+            done = pipa(*words)
             assert done.code == 0, f"pipa {' '.join(words)}\n{done.out}{done.err}"
 
 
@@ -150,5 +170,15 @@ def test_the_python_of_a_page_compiles(block):
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     nav = yaml.safe_load(menu.partition("\nnav:")[2].join(("nav:", "")))["nav"]
-    listed = set(re.findall(r"[\w]+\.md", str(nav)))
-    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
+    listed = set(re.findall(r"[\w/]+\.md", str(nav)))
+    assert listed == {name_of(page) for page in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_a_method_has_a_page_with_its_paper_its_command_and_a_docstring(method):
+    page = ROOT / "docs/methods" / f"{method}.md"
+    (line, *_) = [words for name, words in COMMAND_LINES if name == name_of(page)]
+    assert line[line.index("--method.name") + 1] == method
+    text = page.read_text()
+    assert "https://arxiv.org/abs/" in text or method == "source_only"
+    assert re.search("^::: pipa", text, re.MULTILINE)

@@ -48,9 +48,9 @@ def test_versions_out_of_range_and_missing_packages(monkeypatch):
     lines = ["numpy>=99", "not-there>=1", 'absent; extra == "web"', 'pytest; extra == "dev"']
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: lines)
     found = {what: (value, state) for what, value, state in diagnose()}
-    assert found["numpy"][1] == "pip install 'numpy>=99'"
-    assert found["not-there"] == ("not installed", "pip install 'not-there>=1'")
-    assert found["absent (web)"][1] == "Optional: pip install 'pipa-uda[web]'"
+    assert found["numpy"][1] == 'pip install "numpy>=99"'
+    assert found["not-there"] == ("not installed", 'pip install "not-there>=1"')
+    assert found["absent (web)"][1] == 'Optional: pip install "pipa-uda[web]"'
     assert "pytest" not in found
 
 

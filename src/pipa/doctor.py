@@ -146,11 +146,11 @@ def _package(name: str, wanted: object, extra: str) -> Finding:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         if extra:
-            return Finding(what, "not installed", f"Optional: pip install 'pipa-uda[{extra}]'")
-        return Finding(what, "not installed", f"pip install '{name}{wanted}'")
+            return Finding(what, "not installed", f'Optional: pip install "pipa-uda[{extra}]"')
+        return Finding(what, "not installed", f'pip install "{name}{wanted}"')
     assert isinstance(wanted, SpecifierSet)
     fits = wanted.contains(version, prereleases=True)
-    return Finding(what, version, "ok" if fits else f"pip install '{name}{wanted}'")
+    return Finding(what, version, "ok" if fits else f'pip install "{name}{wanted}"')
 
 
 def memory() -> tuple[int, int]:

@@ -26,7 +26,7 @@ from pipa.files.paint import colourise
 from pipa.models.build import create_segmenter
 from pipa.models.saved import load_segmenter, save_segmenter
 
-gradio = pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'pipa[web]'")
+gradio = pytest.importorskip("gradio", reason='needs pip install "pipa-uda[web]"')
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -53,7 +53,7 @@ own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
 
   --method.name NAME         source_only, minent, advent, adaptsegnet, dacs,
                              daformer, mic, pipa [pipa]
-  --method.terms [A,B]       further losses: pixel, patch, masked, your own, ...
+  --method.terms "[A,B]"     further losses: pixel, patch, masked, your own, ...
   --method.start STEP        first step with a target [0]
 
   --optim.lr RATE            learning rate of the encoder [6e-05]

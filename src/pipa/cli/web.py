@@ -33,7 +33,7 @@ def web_command(given: list[str]) -> int:
     parser.add_argument("--port", type=int | None, help=about)
     options = parser.parse_args(given)
     if find_spec("gradio") is None:
-        raise PipaError("needs Gradio", "pipa web", "Install it: pip install 'pipa[web]'.")
+        raise PipaError("needs Gradio", "pipa web", 'Install it: pip install "pipa-uda[web]".')
 
     from pipa.deploy.side_by_side import SideBySide
     from pipa.deploy.web import serving

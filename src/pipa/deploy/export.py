@@ -83,7 +83,7 @@ def refuse_without(packages: tuple[str, ...]) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         problem = f"export needs {', '.join(missing)}"
-        raise PipaError(problem, remedy="pip install 'pipa-uda[export]' brings it.")
+        raise PipaError(problem, remedy='pip install "pipa-uda[export]" brings it.')
 
 
 def _write_onnx(model: Segmenter, image: Tensor, path: Path) -> None:

@@ -45,7 +45,7 @@ class OnnxSegmenter(Segmenter):
             )
             about = session.get_modelmeta().custom_metadata_map
         except ImportError as error:
-            remedy = "pip install 'pipa-uda[export]' brings it."
+            remedy = 'pip install "pipa-uda[export]" brings it.'
             raise PipaError("needs onnxruntime", path, remedy) from error
         except (RuntimeError, ValueError) as error:
             raise PipaError("is no network that `pipa export` wrote", path) from error
