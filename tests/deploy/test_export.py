@@ -188,5 +188,5 @@ def test_an_unwritable_place_is_said(tmp_path):
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("pipa.deploy.export.NEEDED", ("numpy", "onnx_that_is_not_there"))
-    with pytest.raises(PipaError, match=r"needs onnx_that_is_not_there.*'pipa-uda\[export\]'"):
+    with pytest.raises(PipaError, match=r"needs onnx_that_is_not_there.*\"pipa-uda\[export\]\""):
         export(Strongest(), tmp_path / "model.onnx", (8, 8))
