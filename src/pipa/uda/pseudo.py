@@ -88,7 +88,7 @@ def unnamed_classes(
         num_classes: Number of classes, k.
     """
     count = weight.new_zeros(len(label), num_classes)
-    count.scatter_add_(1, label.flatten(1), (weight > 0).float().flatten(1))
+    count.scatter_add_(1, label.flatten(1), (weight > 0).to(count).flatten(1))
     return count == 0
 
 

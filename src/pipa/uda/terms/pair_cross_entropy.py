@@ -34,6 +34,6 @@ class PairCrossEntropy(TargetTerm):
         assert pseudo.pair is not None
         label = torch.cat([crop.label for crop in pseudo.pair])
         weight = torch.cat([crop.weight for crop in pseudo.pair])
-        spared = [crop.spared for crop in pseudo.pair if crop.spared is not None]
-        allowed = torch.cat(spared) if spared else None
-        return supervised(given.pair_pass().prediction, label, weight, allowed)
+        of_crops = [crop.spared for crop in pseudo.pair if crop.spared is not None]
+        spared = torch.cat(of_crops) if of_crops else None
+        return supervised(given.pair_pass().prediction, label, weight, spared)
