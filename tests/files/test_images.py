@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from builders import mosaic, raw_png
+from PIL import Image
 
 from pipa.errors import PipaError
 from pipa.files.images import image_size, read_image, read_label, write_png
@@ -173,3 +174,12 @@ def test_a_format_that_is_not_read_is_named(tmp_path):
     for name, format_ in {"x.jpg": "HEIC", "x.svg": "SVG"}.items():
         with pytest.raises(PipaError, match=rf"{name}: {format_} is not read\. Convert"):
             read_image(tmp_path / name)
+
+
+def test_an_animation_is_refused_and_a_still_gif_is_read(tmp_path):
+    frames = [Image.new("L", (6, 4), grey) for grey in (50, 100, 200)]
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "still.gif").shape == (4, 6, 3)
+    with pytest.raises(PipaError, match=r"moving\.gif: is an animation, not an image"):
+        read_image(tmp_path / "moving.gif")

@@ -55,10 +55,10 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image as RGB in [0, 255]; alpha is dropped, grey is repeated.
 
-    Of an animation it is the first picture. Of 16 bits the upper 8 are kept.
+    Of 16 bits the upper 8 are kept.
 
     Raises:
-        PipaError: The file is missing, empty, truncated or not an image.
+        PipaError: The file is missing, empty, truncated, not an image, or a GIF of several frames.
     """
     data = _bytes(path)
     image = _decode_plain_png(data)
@@ -165,6 +165,9 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
     )
     if not _is_complete(data):
         raise broken
+    if data[:4].tobytes() == b"GIF8" and len(cv2.imdecodeanimation(data)[1].frames) > 1:
+        remedy = "Write its frames as PNG first: `ffmpeg -i FILE %04d.png`."
+        raise PipaError("is an animation, not an image", path, remedy)
     try:
         upright = decode_jpeg(data) if flags == cv2.IMREAD_COLOR_RGB else None
         array = cv2.imdecode(data, flags) if upright is None else upright

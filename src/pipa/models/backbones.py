@@ -269,8 +269,9 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     """
     if Path(where).is_file():
         raise PipaError("is a file, not a folder", where, f"`pipa convert {where} OUT` makes one.")
-    # It warns of a configuration of another network; our error says which weights are missing.
-    logging.getLogger("transformers.configuration_utils").setLevel(logging.ERROR)
+    logger = logging.getLogger("transformers.configuration_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # of another network it warns; our error names the weights
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
@@ -280,6 +281,8 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
     except Exception as error:  # the folder's files may be wrong in any way
         remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
         raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
+    finally:
+        logger.setLevel(level)
     # Checkpoints have no norms after each stage: these start as the identity.
     missing = sorted(k for k in report["missing_keys"] if not k.startswith("hidden_states_norms."))
     if missing:
