@@ -1,0 +1,136 @@
+"""Where does contrast have something to do? Its gain against gap, labelled images and crop size.
+
+python benchmarks/regime.py [--seeds 0,1,2] [--jobs 2] [--out runs/regime]
+
+At each point two rows of `ablation/contrast_rows` are trained on Streets by `pipa ablate`: the
+control and the control with PiPa's losses. A point differs in one thing from the base: gap 0.5,
+100 labelled images, crops of 64 x 96. The same command goes on where it stopped. Prints a table and
+draws `OUT/regime.svg`: each seed's difference, their mean, and Student's 95 % interval.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib as mpl
+import yaml
+from matplotlib.figure import Figure
+
+from pipa.evaluation.plots import INK, PALETTE, STYLE, dress, encode
+from pipa.evaluation.significance import student_interval
+
+CONTROL, CONTRAST = "control", "control+PiPa"
+ROWS = Path(__file__).parents[1] / "src/pipa/configs/ablation/contrast_rows.yaml"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of the study."""
+
+    gap: float = 0.5
+    source: int = 100
+    crop: tuple[int, int] = (64, 96)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"gap{self.gap}_source{self.source}_crop{self.crop[0]}x{self.crop[1]}"
+
+    def options(self) -> list[str]:
+        """What `pipa ablate` is told."""
+        streets = f"gap={self.gap},source={self.source}"
+        return [
+            f"--data.source=streets:{streets}",
+            f"--data.target=streets:{streets}",
+            f"--data.validation=streets/test:{streets}",
+            f"--data.crop=[{self.crop[0]},{self.crop[1]}]",
+        ]
+
+
+BASE = Point()
+PANELS = {
+    "gap of the domains": {f"{v:g}": replace(BASE, gap=v) for v in (0.35, 0.5, 0.65)},
+    "labelled images": {str(v): replace(BASE, source=v) for v in (25, 100, 400)},
+    "crop": {f"{h}x{w}": replace(BASE, crop=(h, w)) for h, w in ((32, 48), (64, 96), (96, 128))},
+}
+
+
+def train(point: Point, out: Path, seeds: str, jobs: int) -> None:
+    """Do the runs of one point that are not done yet."""
+    rows = yaml.safe_load(ROWS.read_text())
+    file = out / "rows.yaml"
+    file.write_text(yaml.safe_dump({name: rows[name] for name in (CONTROL, CONTRAST)}))
+    command = [sys.executable, "-m", "pipa", "ablate", "ablation/streets", *point.options()]
+    command += ["--rows", str(file), "--seeds", seeds, "--against", CONTROL]
+    subprocess.run([*command, "--jobs", str(jobs), "--out", str(out / point.folder)], check=True)
+
+
+def gains(folder: Path) -> tuple[float, list[float]]:
+    """Return the control's mean mIoU in percent, and the gain in points of each seed."""
+    rows = json.loads((folder / "table.json").read_text())["rows"]
+    control, contrast = rows[CONTROL]["miou"], rows[CONTRAST]["miou"]
+    both = [seed for seed in control if seed in contrast]
+    differences = [contrast[seed] - control[seed] for seed in both]
+    return sum(control[seed] for seed in both) / len(both), differences
+
+
+def draw(found: dict[Point, tuple[float, list[float]]], path: Path) -> None:
+    """Draw the gain at each point, one panel for each thing that varies."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 2.9), layout="constrained")
+        for axes, (title, points) in zip(
+            figure.subplots(1, 3, sharey=True), PANELS.items(), strict=True
+        ):
+            dress(axes, title)
+            axes.axhline(0, color=INK, linewidth=0.8)
+            for place, point in enumerate(points.values()):
+                control, values = found[point]
+                mean = sum(values) / len(values)
+                axes.plot([place] * len(values), values, "o", color=PALETTE["light"][0], ms=4)
+                axes.plot(place, mean, "D", color=PALETTE["light"][2], ms=7)
+                if ends := student_interval(values):
+                    axes.vlines(place, *ends, color=PALETTE["light"][2])
+                axes.annotate(
+                    f"{control:.1f}",
+                    (place, 0.02),
+                    xycoords=("data", "axes fraction"),
+                    ha="center",
+                    fontsize=8,
+                )
+            axes.set_xlim(-0.5, len(points) - 0.5)
+            axes.set_xticks(range(len(points)), list(points))
+        figure.axes[0].set_ylabel("control+PiPa minus control,\npoints of mIoU")
+        path.write_bytes(encode(figure, "svg"))
+
+
+def main() -> None:
+    """Train what is missing, print the table, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/regime"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    points = list(dict.fromkeys(p for panel in PANELS.values() for p in panel.values()))
+    for point in points:
+        train(point, arguments.out, arguments.seeds, arguments.jobs)
+    found = {point: gains(arguments.out / point.folder) for point in points}
+    print("| gap | labelled images | crop | control | control+PiPa minus control |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for point, (control, values) in found.items():
+        ends = student_interval(values)
+        interval = "" if ends is None else f" [{ends[0]:+.1f}, {ends[1]:+.1f}]"
+        mean = sum(values) / len(values)
+        crop = f"{point.crop[0]}x{point.crop[1]}"
+        cells = (f"{point.gap:g}", point.source, crop, f"{control:.1f}", f"{mean:+.1f}{interval}")
+        print(f"| {' | '.join(map(str, cells))} |")
+    picture = arguments.out / "regime.svg"
+    draw(found, picture)
+    print(f"wrote {picture}")
+
+
+if __name__ == "__main__":
+    main()
