@@ -198,13 +198,13 @@ def demo_command(given: list[str]) -> int:
     """`pipa demo`."""
     parser = new_parser("demo", "Source-only, a control and PiPa on the built-in benchmark.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1500, help="of each of the three trainings")
+    parser.add_argument("--steps", type=int, default=1200, help="of each of the three trainings")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
     options = parser.parse_args(given)
 
     from pipa.run.demo import demo
 
-    print("Three trainings side by side; about seven minutes on two cores.", flush=True)
+    print("Three trainings side by side; six to eight minutes on two cores.", flush=True)
     show(demo(options.out, seed=options.seed, steps=options.steps))
     print(f"wrote {options.out / 'report.html'} and {options.out / 'results.json'}")
     return 0
