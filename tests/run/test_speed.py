@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -155,3 +156,24 @@ def test_a_bare_switch_is_true():
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(compiled_beside_plain(sys.argv[1])))
+
+
+STEPS_OF_128_MIB = """
+import resource, torch
+from pipa.run.speed import keep_freed_memory
+
+keep_freed_memory()
+for step in range(7):
+    if step == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [torch.ones(2**22) for _ in range(8)]
+    del kept
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_a_step_takes_the_memory_that_the_last_one_has_freed():
+    command = [sys.executable, "-c", STEPS_OF_128_MIB]
+    faults = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert faults < 2**15  # of 5 x 2**15 pages

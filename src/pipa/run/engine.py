@@ -25,6 +25,7 @@ from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints
 from pipa.run.devices import AveragedByMethod, training_device, uses_several
+from pipa.run.speed import keep_freed_memory
 from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
 
 
@@ -70,6 +71,8 @@ def build_trainer(
     given = dict(options)
     if uses_several(given) and given.get("strategy", "auto") == "auto":
         given["strategy"] = AveragedByMethod()
+    if training_device(given) == "cpu":
+        keep_freed_memory()
     if training_device(given) == "cuda" and torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32, for what autocast leaves in float32
         if given.get("precision") is None and torch.cuda.is_bf16_supported():

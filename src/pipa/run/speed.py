@@ -1,10 +1,12 @@
-"""Options that change what a step costs, not what it computes: compiling, and less memory.
+"""What changes the cost of a step, not what it computes: compiling, less memory, memory kept.
 
 `CompileParts` compiles what is the same in every step: backbones, heads and whole teachers. The
 step around them, with its random crop for HRDA's detail, stays Python, so that a new place of this
 crop neither breaks a graph nor makes a new one.
 """
 
+import ctypes
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -165,3 +167,16 @@ def accumulate(method: Method, count: int, batch_size: int) -> None:
 
     method.parts = count
     method.training_step = in_parts  # type: ignore[method-assign]
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 2 GiB of freed memory for the next step; elsewhere do nothing.
+
+    A step frees nearly all that it has taken. Given back to the system and taken again, each page
+    costs a fault and is cleared: a tenth of a step of a small network on a CPU.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**25)  # the greatest that it accepts
