@@ -1,6 +1,7 @@
 """A loss in a module of the user's own trains through `pipa train`; what is no loss is refused."""
 
 import csv
+import sys
 
 import pytest
 from builders import folder
@@ -68,7 +69,8 @@ def train(pipa, tmp_path, monkeypatch):
         given += [f"--data.target={target}"] if adapt else []
         return pipa("train", *given, f"--out={tmp_path / 'run'}", *options)
 
-    return call
+    yield call
+    sys.modules.pop("my_losses", None)  # other tests have modules of this name
 
 
 def logged(run):
