@@ -154,10 +154,6 @@ def test_a_bare_switch_is_true():
     assert spelled_out(["--compile", "false"]) == ["--compile", "false"]
 
 
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(compiled_beside_plain(sys.argv[1])))
-
-
 STEPS_OF_128_MIB = """
 import resource, torch
 from pipa.run.speed import keep_freed_memory
@@ -177,3 +173,7 @@ def test_a_step_takes_the_memory_that_the_last_one_has_freed():
     command = [sys.executable, "-c", STEPS_OF_128_MIB]
     faults = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert faults < 2**15  # of 5 x 2**15 pages
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(compiled_beside_plain(sys.argv[1])))

@@ -165,10 +165,10 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
     )
     if not _is_complete(data):
         raise broken
-    if data[:4].tobytes() == b"GIF8" and len(cv2.imdecodeanimation(data)[1].frames) > 1:
-        remedy = "Write its frames as PNG first: `ffmpeg -i FILE %04d.png`."
-        raise PipaError("is an animation, not an image", path, remedy)
     try:
+        if data[:4].tobytes() == b"GIF8" and len(cv2.imdecodeanimation(data)[1].frames) > 1:
+            remedy = "Write its frames as PNG first: `ffmpeg -i FILE %04d.png`."
+            raise PipaError("is an animation, not an image", path, remedy)
         upright = decode_jpeg(data) if flags == cv2.IMREAD_COLOR_RGB else None
         array = cv2.imdecode(data, flags) if upright is None else upright
     except (cv2.error, CutOffError) as error:
