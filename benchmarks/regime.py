@@ -11,6 +11,7 @@ seed's difference, their mean, and Student's 95 % interval.
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -20,11 +21,12 @@ import matplotlib as mpl
 import yaml
 from matplotlib.figure import Figure
 
+from pipa.evaluation.compare import Difference
 from pipa.evaluation.plots import INK, PALETTE, STYLE, dress, encode
-from pipa.evaluation.significance import student_interval
+from pipa.evaluation.tables import said
+from pipa.files.installed import experiment_file
 
 CONTROL, CONTRAST = "control", "control+PiPa"
-ROWS = Path(__file__).parents[1] / "src/pipa/configs/ablation/contrast_rows.yaml"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ PANELS = {
 
 def train(point: Point, out: Path, seeds: str, jobs: int) -> None:
     """Do the runs of one point that are not done yet."""
-    rows = yaml.safe_load(ROWS.read_text())
+    rows = yaml.safe_load(Path(experiment_file("ablation/contrast_rows")).read_text())
     file = out / "rows.yaml"
     file.write_text(yaml.safe_dump({name: rows[name] for name in (CONTROL, CONTRAST)}))
     command = [sys.executable, "-m", "pipa", "ablate", "ablation/streets", *point.options()]
@@ -75,16 +77,16 @@ def train(point: Point, out: Path, seeds: str, jobs: int) -> None:
     subprocess.run([*command, "--jobs", str(jobs), "--out", str(out / point.folder)], check=True)
 
 
-def gains(folder: Path) -> tuple[float, list[float]]:
-    """Return the control's mean mIoU in percent, and the gain in points of each seed."""
+def gain(folder: Path) -> tuple[float, Difference]:
+    """Return the control's mean mIoU in percent over the shared seeds, and what contrast adds."""
     rows = json.loads((folder / "table.json").read_text())["rows"]
     control, contrast = rows[CONTROL]["miou"], rows[CONTRAST]["miou"]
-    both = [seed for seed in control if seed in contrast]
-    differences = [contrast[seed] - control[seed] for seed in both]
-    return sum(control[seed] for seed in both) / len(both), differences
+    by_seed = {int(seed): contrast[seed] - control[seed] for seed in control if seed in contrast}
+    shared = statistics.mean(control[str(seed)] for seed in by_seed)
+    return shared, Difference(CONTRAST, CONTROL, by_seed)
 
 
-def draw(found: dict[Point, tuple[float, list[float]]], path: Path) -> None:
+def draw(found: dict[Point, tuple[float, Difference]], path: Path) -> None:
     """Draw the gain at each point, one panel for each thing that varies."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 2.9), layout="constrained")
@@ -94,12 +96,12 @@ def draw(found: dict[Point, tuple[float, list[float]]], path: Path) -> None:
             dress(axes, title)
             axes.axhline(0, color=INK, linewidth=0.8)
             for place, point in enumerate(points.values()):
-                control, values = found[point]
-                mean = sum(values) / len(values)
-                axes.plot([place] * len(values), values, "o", color=PALETTE["light"][0], ms=4)
-                axes.plot(place, mean, "D", color=PALETTE["light"][2], ms=7)
-                if ends := student_interval(values):
-                    axes.vlines(place, *ends, color=PALETTE["light"][2])
+                control, added = found[point]
+                for value in added.values:
+                    axes.plot(place, value, "o", color=PALETTE["light"][0], ms=4)
+                axes.plot(place, added.mean, "D", color=PALETTE["light"][2], ms=7)
+                if added.interval:
+                    axes.vlines(place, *added.interval, color=PALETTE["light"][2])
                 axes.annotate(
                     f"{control:.1f}",
                     (place, 0.02),
@@ -124,16 +126,12 @@ def main() -> None:
     points = list(dict.fromkeys(p for panel in PANELS.values() for p in panel.values()))
     for point in points:
         train(point, arguments.out, arguments.seeds, arguments.jobs)
-    found = {point: gains(arguments.out / point.folder) for point in points}
+    found = {point: gain(arguments.out / point.folder) for point in points}
     print("| gap | labelled images | crop | control | control+PiPa minus control |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    for point, (control, values) in found.items():
-        ends = student_interval(values)
-        interval = "" if ends is None else f" [{ends[0]:+.1f}, {ends[1]:+.1f}]"
-        mean = sum(values) / len(values)
+    for point, (control, added) in found.items():
         crop = f"{point.crop[0]}x{point.crop[1]}"
-        cells = (f"{point.gap:g}", point.source, crop, f"{control:.1f}", f"{mean:+.1f}{interval}")
-        print(f"| {' | '.join(map(str, cells))} |")
+        print(f"| {point.gap:g} | {point.source} | {crop} | {control:.1f} | {said(added)} |")
     picture = arguments.out / "regime.svg"
     draw(found, picture)
     print(f"wrote {picture}")
