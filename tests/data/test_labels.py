@@ -163,6 +163,16 @@ def test_the_table_is_found_in_the_folder_or_beside_it(tmp_path):
     assert find_table(root).labels.names == ("d", "e", "f")
 
 
+def test_the_table_is_found_beside_the_target_of_a_link(tmp_path):
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(folder(tmp_path / "data" / "train", classes=None))
+    (tmp_path / "data" / "classes.yaml").write_text("[a, b, c]")
+    assert find_table(link).labels.names == ("a", "b", "c")
+    (link.parent / "classes.yaml").write_text("[d, e, f]")
+    assert find_table(link).labels.names == ("d", "e", "f")
+
+
 def test_without_a_table_the_error_lists_the_ids_and_what_to_write(tmp_path):
     root = folder(tmp_path / "data", classes=None)
     with pytest.raises(PipaError) as caught:

@@ -56,8 +56,12 @@ def class_table(text: str) -> ClassTable:
 
 
 def find_table(root: Path) -> ClassTable | None:
-    """Read the table in a folder or in its parent; None if there is none."""
-    return table_in(root) or table_in(root.absolute().parent)
+    """Read the table in a folder or in its parent; None if there is none.
+
+    A link to a folder has two parents: the folder that holds the link comes first.
+    """
+    beside_target = Path(os.path.realpath(root)).parent
+    return table_in(root) or table_in(root.absolute().parent) or table_in(beside_target)
 
 
 def table_in(folder: Path) -> ClassTable | None:
