@@ -253,10 +253,14 @@ def test_networks_keep_their_mode():
 
 def test_the_table_and_the_file(tmp_path):
     found = judge({"noisy": NOISY, "perfect": PERFECT}, IMAGES[:3], SHARES)
-    console = Console(width=120, record=True)
+    console = Console(width=80, record=True)  # a terminal's: nothing may be cut off
     console.print(found.table())
     lines = [line for line in console.export_text().splitlines() if "│ " in line]
     assert [line.split()[1] for line in lines] == ["perfect", "noisy"]
+    for line in lines:
+        assert line.split()[3::2][:6] == [
+            f"{v:.3f}" for v in vars(found.figures(line.split()[1])).values()
+        ]
     found.write(tmp_path / "judgement.json")
     stored = json.loads((tmp_path / "judgement.json").read_text())
     assert stored["images"] == 3

@@ -154,12 +154,12 @@ class Judgement:
     def table(self) -> Table:
         """Make a table of all criteria for the terminal, the highest score first."""
         table = Table(title="Without labels: more is better, except for JS", title_justify="left")
-        table.add_column("model", overflow="fold", min_width=20)
+        table.add_column("model", overflow="fold", min_width=16)
         table.caption = (
             "score = agreement x (1 - sqrt(JS / ln 2)); JS: class shares against the source's."
-            " SND, information and confidence decide nothing."
+            " SND, MI (mutual information) and confidence decide nothing."
         )
-        for title in ("score", "agreement", "JS", "SND", "information", "confidence"):
+        for title in ("score", "agreement", "JS", "SND", "MI", "confidence"):
             table.add_column(title, justify="right")
         for name in self.ranking():
             table.add_row(
