@@ -1,6 +1,7 @@
 """`pipa export` with INT8, and the file in place of a model."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -29,3 +30,13 @@ def test_eight_bits_and_their_price(pipa, tmp_path):
     assert f"{after:.1f}" in scored.out, "the file that is left is the one that was scored"
     refused = pipa("export", tmp_path / "model", out, "--format", "torch", "--int8", data)
     assert (refused.code, "--int8: is for ONNX" in refused.err) == (2, True)
+
+
+def test_without_labels_to_score_on_no_file_is_written(pipa, tmp_path):
+    names = package.LabelSpace(("ground", "water"), ((90, 60, 40), (0, 0, 90)))
+    package.save_segmenter(package.create_segmenter("small", 2), tmp_path / "model", names)
+    data = folder(tmp_path / "data", 1)
+    shutil.rmtree(data / "labels")
+    done = pipa("export", tmp_path / "model", tmp_path / "x.onnx", "--int8", data)
+    assert (done.code, "labels: the folder does not exist" in done.err) == (2, True)
+    assert not (tmp_path / "x.onnx").exists()

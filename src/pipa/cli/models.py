@@ -1,6 +1,7 @@
 """`pipa judge`, `eval`, `predict`, `convert` and `export`."""
 
 import sys
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -151,13 +152,16 @@ def export_command(given: list[str]) -> int:
     if options.int8 and options.format != "onnx":
         raise PipaError("is for ONNX", "--int8", "Leave --format out.")
 
+    from pipa.data.loading import labelled_images
     from pipa.deploy.export import export
 
+    # The labelled images are looked at first: without them, no file is written.
+    images = labelled_images(options.int8, options.classes)[0] if options.int8 else ()
     model = load_model(options).cpu()
     difference = export(model, options.out, options.size, format=options.format)
     print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
     if options.int8:
-        print(_quantised(options))
+        print(_quantised(options, islice(images, options.images)))
     return 0
 
 
@@ -185,9 +189,8 @@ def push_command(given: list[str]) -> int:
     return 0
 
 
-def _quantised(options: Any) -> str:
-    """Replace an ONNX file by its INT8 form; say what that costs."""
-    from pipa.data.loading import labelled_images
+def _quantised(options: Any, images: Iterable[Any]) -> str:
+    """Replace an ONNX file by its INT8 form, calibrated on these images; say what that costs."""
     from pipa.deploy.int8 import quantise
     from pipa.deploy.onnx_file import OnnxSegmenter
     from pipa.evaluation.evaluate import evaluate
@@ -195,9 +198,8 @@ def _quantised(options: Any) -> str:
     def miou() -> float:
         return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou
 
-    images, _ = labelled_images(options.int8, options.classes)
     before, bytes_before = miou(), options.out.stat().st_size
-    quantise(options.out, options.out, (batch.image[0] for batch in islice(images, options.images)))
+    quantise(options.out, options.out, (batch.image[0] for batch in images))
     after, bytes_after = miou(), options.out.stat().st_size
     return (
         f"INT8: mIoU {before:.2f} -> {after:.2f} ({after - before:+.2f}) on {options.int8}, "
