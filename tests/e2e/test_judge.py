@@ -60,6 +60,27 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
     assert len(json.loads((tmp_path / "judged.json").read_text())["models"]) == 2
 
 
+def test_a_run_that_is_moved_and_made_longer_keeps_its_best_checkpoint(pipa, pair, tmp_path):
+    given = [*pair, *TINY, "--method.name=daformer", "--method.start=2", "--judge=4"]
+    run = tmp_path / "run"
+    assert pipa("train", *given, f"--out={run}", "--trainer.max_steps=4").code == 0
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+    by_score = last["callbacks"]["checkpoints by judge/score"]
+    by_score["best_model_score"] = torch.tensor(2.0)  # more than any score can be
+    by_score["kth_value"] = torch.tensor(2.0)
+    by_score["best_k_models"] = dict.fromkeys(by_score["best_k_models"], torch.tensor(2.0))
+    torch.save(last, run / "checkpoints" / "last.ckpt")
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    moved = run.rename(tmp_path / "moved")
+    options = ["--trainer.max_steps=6", "--trainer.val_check_interval=2"]
+    done = pipa("train", "--resume", moved, *options)
+    assert done.code == 0, done.err
+    assert "Be aware" not in done.err
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+    kept = sorted(file.name for file in (moved / "checkpoints").iterdir())
+    assert kept == ["best.ckpt", "last.ckpt", "step6.ckpt"]
+
+
 def test_judging_needs_a_target(pipa, pair, tmp_path):
     given = [pair[0], *TINY, "--method.name=source_only", "--judge=4", "--trainer.max_steps=2"]
     refused = pipa("train", *given, f"--out={tmp_path / 'run'}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from packaging.version import InvalidVersion, Version
 
@@ -55,6 +56,30 @@ class DurableCheckpoints(TorchCheckpointIO):
                 path,
                 "The checkpoint before it is kept: make room, then continue with --resume.",
             ) from error
+
+
+class RunCheckpoints(ModelCheckpoint):
+    """Goes on with the checkpoints it has kept, also where a resumed run is longer or was moved.
+
+    Lightning's own forgets the best score when the interval or the folder changes, and writes the
+    next checkpoint over the best one, better or not.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """What its state is called in a checkpoint: the same for every interval."""
+        return f"checkpoints by {self.monitor or 'step'}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state of the run so far; forget files that are no longer there."""
+        folder = Path(str(self.dirpath))
+        state = {**state_dict, "dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / Path(state[name]).name) if state[name] else ""
+        scores = {str(folder / Path(path).name): s for path, s in state["best_k_models"].items()}
+        state["best_k_models"] = scores
+        if all(Path(path).is_file() for path in scores):
+            super().load_state_dict(state)
 
 
 @contextmanager

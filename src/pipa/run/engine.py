@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import (
     CSVLogger,
     Logger,
@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import (
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
-from pipa.run.checkpoints import DurableCheckpoints
+from pipa.run.checkpoints import DurableCheckpoints, RunCheckpoints
 from pipa.run.devices import AveragedByMethod, training_device, uses_several
 from pipa.run.speed import keep_freed_memory
 from pipa.uda.watch import FiniteGuard, LearningRate, Pictures, Progress, PseudoLabels, Throughput
@@ -100,7 +100,7 @@ def build_trainer(
             FiniteGuard(),
             PseudoLabels(data.labels.names),
             Pictures(data.labels.colours, every=every),
-            ModelCheckpoint(
+            RunCheckpoints(
                 out / "checkpoints",
                 filename="step{step}",
                 auto_insert_metric_name=False,
@@ -157,10 +157,9 @@ def best_checkpoint(out: Path, data: UDAData, every: int, *, judged: bool) -> li
         how = {"monitor": "judge/score", "every_n_train_steps": every}
     if data.validation is None and not judged:
         return []
-    best = ModelCheckpoint(
-        out / "checkpoints", "best", mode="max", enable_version_counter=False, **how
-    )
-    return [best]
+    return [
+        RunCheckpoints(out / "checkpoints", "best", mode="max", enable_version_counter=False, **how)
+    ]
 
 
 def hush_lightning() -> None:
@@ -172,7 +171,6 @@ def hush_lightning() -> None:
         ".*exists and is not empty.*",
         ".*in eval mode at the start of training.*",  # the teacher, on purpose
         ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*dirpath has changed.*",  # a run that was moved, then resumed
         ".*manual optimization and every_n_train_steps.*",  # after the update is what we want
     ):
         warnings.filterwarnings("ignore", text)
