@@ -111,6 +111,8 @@ def draw(found: dict[Point, tuple[float, Difference]], path: Path) -> None:
                 )
             axes.set_xlim(-0.5, len(points) - 0.5)
             axes.set_xticks(range(len(points)), list(points))
+        low, high = figure.axes[0].get_ylim()
+        figure.axes[0].set_ylim(low - 0.1 * (high - low), high)  # room for the control's mIoU
         figure.axes[0].set_ylabel("control+PiPa minus control,\npoints of mIoU")
         path.write_bytes(encode(figure, "svg"))
 
