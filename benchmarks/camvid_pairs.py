@@ -3,8 +3,8 @@
 python benchmarks/camvid_pairs.py data/camvid data/camvid_night night
 
 Copies a data set of `train/images` and `val/{images,labels}`; every image is changed by photometric
-operations whose strength is drawn for each image from its name, labels stay. The three pairs of
-docs/results.md that only confirm are made so: nothing of the recipe was chosen on them.
+operations whose strength is drawn for each image from its name, labels stay. The pairs night, fog
+and sensor of docs/results.md are made so; they are CamVid's images, and no photographs of a night.
 """
 
 import argparse

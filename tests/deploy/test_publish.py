@@ -170,6 +170,18 @@ def test_the_card_says_what_a_user_must_know(tmp_path):
         pipa.save_segmenter(model, tmp_path / "model")  # it would remove the card
 
 
+def test_the_card_has_the_scores_of_the_model_that_was_kept(tmp_path):
+    folder = run(tmp_path, 0, 30.0)
+    scores = json.loads((folder / "results.json").read_text())
+    scores["judgement"] = {"outcome": "worse", "kept": "source_only"}
+    scores["source_only"] = {"miou": 45.0, "iou": {"road": 55.0}}
+    (folder / "results.json").write_text(json.dumps(scores))
+    card = write_card(pipa.create_segmenter("small", 2), [folder], "user/model")
+    assert "| class | seed 0 |" in card
+    assert "| **mIoU** | 45.0 |" in card
+    assert "| road | 55.0 |" in card
+
+
 def test_a_card_without_a_run_claims_nothing(tmp_path):
     card = write_card(pipa.create_segmenter("small", 2), [], "user/model")
     assert "license" not in card.split("---")[1]

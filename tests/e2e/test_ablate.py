@@ -123,6 +123,20 @@ def test_no_seeds_are_added_to_narrow_intervals(pipa, given, tmp_path):
     assert not (out / "none" / "seed2").exists()
 
 
+def test_seeds_are_added_for_the_named_difference_only(pipa, given, tmp_path):
+    """`patch` differs by 1 and 9, which would ask for more seeds; `pixel` by 1 and 1.05."""
+    out = tmp_path / "grid"
+    write_scores(out / "none", [30.0, 31.0])
+    write_scores(out / "pixel", [31.0, 32.05])
+    write_scores(out / "patch", [31.0, 40.0])
+    write_scores(out / "pixel+patch", [31.0, 40.0])
+    asked = ("--vary=pixel,patch", "--seeds=0", "--until=0.5")
+    done = pipa("ablate", *given, *asked, "--until-rows=pixel")
+    assert done.code == 0, done.err + done.out
+    assert "with 2 seeds: the widest 95 % interval is ± 0.32 points (pixel minus none)" in done.out
+    assert not (out / "none" / "seed2").exists()
+
+
 def test_a_folder_with_scores_on_other_images_is_refused(pipa, given, tmp_path):
     old = tmp_path / "grid" / "old"
     write_scores(old, [30.0])
@@ -206,6 +220,9 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
         (["--vary", "data.crop=32", "--until=0.5"], "--until: needs two rows"),
         (["--vary", "pixel", "--until=0.5", "--most-seeds=2"], "--most-seeds: is 2"),
         (["--vary", "pixel", "--most-seeds=5"], "--most-seeds: means nothing"),
+        (["--vary", "pixel", "--until-rows=pixel"], "--until-rows: means nothing"),
+        (["--vary", "pixel", "--until=1", "--until-rows=patch"], "--until-rows: no row is called"),
+        (["--vary", "pixel", "--until=1", "--until-rows=none"], "--until-rows: none is what all"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_before_anything_runs(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipa.classes import LabelSpace
+from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
 from pipa.models.saved import load_segmenter
 from pipa.run.ending import write_run
@@ -56,8 +57,11 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
 
     again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
     assert again.code == 0, again.err
-    assert "score" in again.out
-    assert len(json.loads((tmp_path / "judged.json").read_text())["models"]) == 2
+    for column in ("score", "agreement", "JS", "SND", "MI", "confidence"):
+        assert column in again.out
+    judged = json.loads((tmp_path / "judged.json").read_text())
+    assert len(judged["models"]) == 2
+    assert f"over {judged['images']} unlabelled images" in again.out.replace("\n", " ")
 
 
 def test_a_run_that_is_moved_and_made_longer_keeps_its_best_checkpoint(pipa, pair, tmp_path):
@@ -81,16 +85,39 @@ def test_a_run_that_is_moved_and_made_longer_keeps_its_best_checkpoint(pipa, pai
     assert kept == ["best.ckpt", "last.ckpt", "step6.ckpt"]
 
 
-def test_judging_needs_a_target(pipa, pair, tmp_path):
-    given = [pair[0], *TINY, "--method.name=source_only", "--judge=4", "--trainer.max_steps=2"]
-    refused = pipa("train", *given, f"--out={tmp_path / 'run'}")
-    assert refused.code == 2
-    assert "--judge" in refused.err
-    assert refused.err.count("\n") == 1
+@pytest.mark.parametrize("options", [[], ["--method.style=colour"]])
+def test_a_source_only_training_is_not_judged(pipa, pair, tmp_path, caplog, options):
+    given = [*pair, *TINY, "--method.name=source_only", "--judge=4", "--trainer.max_steps=2"]
+    run = tmp_path / "run"
+    done = pipa("train", *given, *options, f"--out={run}")
+    assert done.code == 0, done.err
+    assert "--judge has no effect: source_only learns from the source alone" in caplog.text
+    assert "Judged without labels" not in done.out
+    assert "judgement" not in json.loads((run / "results.json").read_text())
 
 
-def test_what_adaptation_destroyed_is_not_kept(tmp_path):
-    """A student that says one class everywhere, against one that tells the colours apart."""
+def test_a_run_without_a_start_says_that_it_has_no_verdict(pipa, pair, tmp_path, caplog):
+    given = [*pair, *TINY, "--method.name=daformer", "--judge=4", "--trainer.max_steps=2"]
+    done = pipa("train", *given, f"--out={tmp_path / 'run'}")
+    assert done.code == 0, done.err
+    assert "no verdict at the end: without --method.start N" in caplog.text
+
+
+def test_the_source_only_model_is_the_student_at_the_start(pipa, pair, tmp_path):
+    given = [*pair, *TINY, "--method.name=daformer", "--judge=4", "--method.start=3"]
+    given += ["--trainer.max_steps=5", "--trainer.val_check_interval=3"]
+    run = tmp_path / "run"
+    done = pipa("train", *given, f"--out={run}")
+    assert done.code == 0, done.err
+    kept = load_segmenter(run / "source_only").state_dict()
+    third = load_segmenter(run / "checkpoints" / "step3.ckpt").state_dict()
+    last = load_segmenter(run / "checkpoints" / "last.ckpt").state_dict()
+    assert all(torch.equal(kept[name], third[name]) for name in kept)
+    assert not all(torch.equal(kept[name], last[name]) for name in kept)
+
+
+def destroyed():
+    """A student that says one class everywhere, judged against one that tells colours apart."""
     torch.manual_seed(0)
     student = create_segmenter("small", 3)
     student.labels = SPACE
@@ -108,9 +135,31 @@ def test_what_adaptation_destroyed_is_not_kept(tmp_path):
     judging.source_only = {name: value.clone() for name, value in student.state_dict().items()}
     with torch.no_grad():
         student.head.classify.bias[0] += 100
+    return student, judging, images
+
+
+def test_what_adaptation_destroyed_is_not_kept(tmp_path):
+    student, judging, images = destroyed()
     run = write_run(tmp_path / "run", SourceOnly(student, SPACE), None, 1.0, judging)
     assert "made it worse: the source-only model is kept" in run.verdict
     kept = load_segmenter(tmp_path / "run")
     assert len(np.unique(kept.predict(images[0]))) > 1
     lost = load_segmenter(tmp_path / "run" / "model_adapted")
     assert len(np.unique(lost.predict(images[0]))) == 1
+
+
+def test_labelled_images_decide_over_the_verdict_without_labels(tmp_path):
+    student, judging, images = destroyed()
+    after, before = (
+        Result(miou, dict.fromkeys(SPACE.names, miou), confusion=((1,) * 3,) * 3)
+        for miou in (40.0, 30.0)
+    )
+    run = write_run(tmp_path / "up", SourceOnly(student, SPACE), after, 1.0, judging, before)
+    assert "adapted model has 40.0 mIoU, the source-only model 30.0: the adapted" in run.verdict
+    assert "adapted is worse than source-only" in run.verdict
+    assert len(np.unique(load_segmenter(tmp_path / "up").predict(images[0]))) == 1
+    run = write_run(tmp_path / "down", SourceOnly(student, SPACE), before, 1.0, judging, after)
+    assert "the source-only model is kept" in run.verdict
+    assert len(np.unique(load_segmenter(tmp_path / "down").predict(images[0]))) > 1
+    stored = json.loads((tmp_path / "down" / "results.json").read_text())
+    assert stored["judgement"]["kept"] == "source_only"

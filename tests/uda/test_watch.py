@@ -121,6 +121,64 @@ def test_the_rate_of_each_step_and_the_sure_pseudo_labels_are_logged(tmp_path):
     assert sum(shares) == pytest.approx(1)
 
 
+class Says(Callback):
+    """Replaces the pseudo-labels of each step by given shares of three classes, in percent."""
+
+    def __init__(self, *shares) -> None:
+        self.shares = list(shares)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        pseudo, target = module.last_step.pseudo, module.last_step.batch.target
+        flat = torch.zeros(pseudo.label.numel(), dtype=torch.long)
+        share = self.shares[trainer.global_step - 1]
+        ends = [round(sum(share[:i]) / 100 * len(flat)) for i in range(4)]
+        for name in range(3):
+            flat[ends[name] : ends[name + 1]] = name
+        pseudo.label = flat.view_as(pseudo.label)
+        target.valid.fill_(value=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ((60, 39, 1), (61, 39, 0), "vanished (1.0 -> 0.0 %)"),
+        ((87, 7, 6), (75, 7, 18), ""),  # threefold, but of few pixels
+        ((87, 7, 6), (70, 7, 23), "swallows others (6.0 -> 23.0 %)"),
+        ((60, 39.8, 0.2), (60.2, 39.8, 0), ""),  # too rare to tell
+        ((50, 30, 20), (40, 15, 45), ""),
+    ],
+)
+def test_a_collapse_is_told_once(caplog, before, after, said):
+    module = SelfTraining(small(), LABELS)
+    watch = PseudoLabels(LABELS.names)
+    callbacks = [Says(before, after, after), watch]
+    feed = Feed([batch_of(seed) for seed in range(3)])
+    fit(module, feed, callbacks=callbacks, log_every_n_steps=1)
+    told = [line.getMessage() for line in caplog.records if "degrade" in line.getMessage()]
+    assert len(told) == bool(said)
+    assert all(f"{LABELS.names[2]} {said}" in line for line in told)
+    resumed = PseudoLabels(LABELS.names)
+    resumed.load_state_dict(watch.state_dict())
+    assert resumed.warned == bool(said)
+    assert resumed.first == pytest.approx([share / 100 for share in before], abs=2e-3)
+
+
+def test_pixels_that_are_not_valid_are_not_counted(tmp_path):
+    class Hides(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            pseudo, valid = module.last_step.pseudo, module.last_step.batch.target.valid
+            valid[..., ::2] = False
+            pseudo.label = valid.long()
+
+    board = TensorBoardLogger(tmp_path, name=None, version="board")
+    module = SelfTraining(small(), LABELS)
+    callbacks = [Hides(), PseudoLabels(LABELS.names)]
+    fit(module, Feed([batch_of()]), logger=board, callbacks=callbacks, log_every_n_steps=1)
+    board.finalize("success")
+    share = events(tmp_path / "board").Scalars(f"pseudo_share/{LABELS.names[1]}")
+    assert share[-1].value == 1.0
+
+
 def test_the_bar_has_short_names(capsys):
     class Look(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, index):

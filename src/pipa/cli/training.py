@@ -84,6 +84,7 @@ where it stopped. Options as in `pipa train`, and:
   --against ROW,ROW    rows that all are compared with [the first]
   --until POINTS       add seeds until each difference is known to plus or
                        minus so many points
+  --until-rows ROW,ROW  the rows whose differences --until looks at [all]
   --most-seeds N       where --until stops in any case [10]
   --jobs N             runs at the same time [one for each GPU, or core]
   --out DIR            folder of the runs and their report [runs/latest]

@@ -53,7 +53,7 @@ def write_card(model: Segmenter, runs: Sequence[Path], name: str) -> str:
 
 
 def _facts(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a run's settings and scores."""
+    """Read a run's settings, and the scores of the model that it kept."""
     try:
         settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         scores = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -62,6 +62,8 @@ def _facts(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise PipaError(problem, run, "Name the folder of a run that has ended.") from error
     if not isinstance(settings, dict) or not isinstance(scores, dict):
         raise PipaError("its config.yaml or results.json is not that of a run", run)
+    if scores.get("judgement", {}).get("kept") == "source_only":
+        scores = {"seed": scores.get("seed"), **scores.get("source_only", {})}
     return settings, scores
 
 

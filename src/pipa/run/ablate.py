@@ -112,7 +112,7 @@ def run_until(grid: Grid, until: Until, tell: Callable[[str], None], lock: int |
         if faults:
             tell("no further seeds are added, since a run failed")
             return faults
-        half_width, said = widest_interval(grid)
+        half_width, said = widest_interval(grid, until.rows)
         tell(f"with {len(seeds)} seeds: {said}; asked for ± {until.half_width:g}")
         if half_width <= until.half_width or len(seeds) >= until.most_seeds:
             return []
@@ -120,8 +120,12 @@ def run_until(grid: Grid, until: Until, tell: Callable[[str], None], lock: int |
         seeds += new
 
 
-def widest_interval(grid: Grid) -> tuple[float, str]:
+def widest_interval(grid: Grid, of: Sequence[str] = ()) -> tuple[float, str]:
     """Find the difference of the grid's rows whose Student interval is widest.
+
+    Args:
+        grid: The grid.
+        of: The rows whose differences count; empty: all.
 
     Returns:
         Half of its width in points, infinite if a difference has fewer than two seeds; and the
@@ -136,6 +140,7 @@ def widest_interval(grid: Grid) -> tuple[float, str]:
         f"{d.row} minus {d.reference}": math.inf if ends is None else (ends[1] - ends[0]) / 2
         for d in comparison.differences()
         for ends in [d.interval]
+        if not of or d.row in of
     }
     name = max(widths, key=widths.__getitem__)
     if widths[name] == math.inf:

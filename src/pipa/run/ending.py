@@ -14,7 +14,7 @@ from pipa.files.writing import write_text
 from pipa.models.saved import save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.devices import environment
-from pipa.run.judging import Judge, as_record, in_words
+from pipa.run.judging import Conclusion, Judge
 from pipa.uda.method import Method
 from pipa.uda.watch import refuse_non_finite
 
@@ -32,7 +32,7 @@ class Run:
     result: Result | None
     """Scores of the final student on the validation data, if there is any."""
     verdict: str = ""
-    """Whether adaptation helped, judged without labels, in plain words; empty if not judged."""
+    """Whether adaptation helped and which model is kept, in plain words; empty if not judged."""
     is_first: bool = True
     """Whether this is the process, of several, that reports and writes."""
 
@@ -59,10 +59,16 @@ def write_run(
     source_only = None if judging is None else judging.source_only_model(module.student)
     if judging is not None and source_only is not None:
         judgement, found = judging.conclude(module.student, source_only)
-        verdict = in_words(found)
-        record["judgement"] = as_record(judgement, found)
+        conclusion = Conclusion(found, result, before)
+        verdict = str(conclusion)
+        record["judgement"] = {
+            "outcome": found.outcome,
+            "kept": "adapted" if conclusion.keeps_adapted else "source_only",
+            "words": verdict,
+            "figures": judgement.as_dict(),
+        }
         save_segmenter(source_only, out / "source_only", module.labels)
-        if found.outcome == "worse":
+        if not conclusion.keeps_adapted:
             kept = source_only
             save_segmenter(module.student, out / "model_adapted", module.labels)
     save_segmenter(kept, out / "model", module.labels)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 OF_THE_GRID = (
-    *("vary", "rows", "seeds", "until", "most_seeds", "jobs", "against"),
+    *("vary", "rows", "seeds", "until", "until_rows", "most_seeds", "jobs", "against"),
     *("out", "seed", "resume", "config"),
 )
 """Options that say which runs there are, not what one of them does."""
@@ -58,9 +58,11 @@ class Until:
     """When to stop adding seeds."""
 
     half_width: float
-    """Of Student's 95 % interval of every difference, in points of mIoU."""
+    """Of Student's 95 % interval of the differences, in points of mIoU."""
     most_seeds: int
     """Stop at this many in any case."""
+    rows: tuple[str, ...] = ()
+    """The rows whose differences count; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     parser.add_argument("--seeds", type=str, default="0,1,2", help="seeds of each row")
     about = "add seeds until each difference is known to plus or minus this many points"
     parser.add_argument("--until", type=float | None, help=f"{about} (95 percent interval)")
+    about = "rows whose differences --until looks at, with commas; default: all"
+    parser.add_argument("--until-rows", type=str, default="", help=about)
     about = f"the most seeds that --until may come to; default: {MOST_SEEDS}"
     parser.add_argument("--most-seeds", type=int | None, help=about)
     about = "runs at the same time; default: one for each GPU, without a GPU one for each core"
@@ -119,23 +123,36 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
         settings.append(Setting(name, f"# {name}\n{as_text(parser, config)}"))
     refuse_alike(settings)
     refuse_other_images({s.name: scored_on(yaml.safe_load(s.text)) for s in settings})
-    against = comma_separated(base.against)
-    unknown = sorted(set(against) - {setting.name for setting in settings})
-    if unknown:
-        names = ", ".join(setting.name for setting in settings)
-        raise PipaError(f"no row is called {', '.join(unknown)}", "--against", f"Rows: {names}.")
+    names = [setting.name for setting in settings]
+    against = rows_among(names, base.against, "--against")
     seeds = whole_numbers(base.seeds)
-    until = read_until(base, len(settings), len(seeds))
+    until = read_until(base, names, against or names[:1], len(seeds))
     jobs = base.jobs or default_jobs(base.trainer.accelerator)
     return Grid(settings, seeds, base.out, jobs, against, until)
 
 
-def read_until(base: Any, rows: int, seeds: int) -> Until | None:
-    """Read `--until` and `--most-seeds`.
+def rows_among(names: Sequence[str], asked: str, option: str) -> list[str]:
+    """Return the rows that an option names, with commas.
+
+    Raises:
+        PipaError: There is no such row.
+    """
+    found = comma_separated(asked)
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise PipaError(
+            f"no row is called {', '.join(unknown)}", option, f"Rows: {', '.join(names)}."
+        )
+    return found
+
+
+def read_until(base: Any, names: Sequence[str], against: Sequence[str], seeds: int) -> Until | None:
+    """Read `--until`, `--until-rows` and `--most-seeds`.
 
     Args:
         base: The parsed options.
-        rows: How many rows the table has.
+        names: The rows of the table.
+        against: Those with which the others are compared.
         seeds: How many seeds each of them starts with.
 
     Raises:
@@ -144,16 +161,22 @@ def read_until(base: Any, rows: int, seeds: int) -> Until | None:
     if base.until is None:
         if base.most_seeds is not None:
             raise PipaError("means nothing without --until", "--most-seeds", "Try --until 0.5")
+        if base.until_rows:
+            raise PipaError("means nothing without --until", "--until-rows", "Try --until 0.5")
         return None
     if not base.until > 0:
         raise PipaError(f"is {base.until}, must be more than 0", "--until")
-    if rows < 2:
+    if len(names) < 2:
         raise PipaError("needs two rows, to look at their difference", "--until")
     most = max(MOST_SEEDS, seeds) if base.most_seeds is None else base.most_seeds
     if most < max(2, seeds):
         problem = f"is {most}, must be at least {max(2, seeds)}"
         raise PipaError(problem, "--most-seeds", "An interval needs two seeds.")
-    return Until(base.until, most)
+    rows = rows_among(names, base.until_rows, "--until-rows")
+    if rows and list(against) == rows:
+        remedy = "Name a row that is compared with it."
+        raise PipaError(f"{rows[0]} is what all are compared with", "--until-rows", remedy)
+    return Until(base.until, most, tuple(rows))
 
 
 def default_jobs(accelerator: str) -> int:

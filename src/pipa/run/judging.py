@@ -1,13 +1,16 @@
 """Judging without labels: during training, at its end, and of finished models.
 
 The student at `method.start`, which has seen only the source, is kept as the source-only model.
-At the end the adapted student is compared with it, and replaced by it if adaptation made it worse.
+At the end the adapted student is compared with it, and replaced by it if adaptation made it worse:
+by the labelled images if there are any, else by the verdict without labels.
 """
 
 import copy
 import itertools
+import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval
 from pipa.run.recipes import MethodOptions
 from pipa.uda.method import Method
+
+log = logging.getLogger("pipa")
 
 ADAPTED, SOURCE_ONLY = "adapted", "source-only"
 
@@ -109,16 +114,29 @@ class Judge(Callback):
 
 
 def judge_for(
-    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int
-) -> Judge:
+    data: UDAData, method: MethodOptions, trainer: Mapping[str, Any], count: int, *, adapts: bool
+) -> Judge | None:
     """Build the callback that judges a run without labels.
 
-    Raises:
-        PipaError: The method uses no target.
+    Args:
+        data: The data.
+        method: The method, with its start.
+        trainer: Options of the trainer, with the interval of validations.
+        count: Maximum number of target images.
+        adapts: Whether the method or a term learns from the target; its style alone is no
+            adaptation.
+
+    Returns:
+        None, with a line in the log, if there is nothing to judge.
     """
-    if data.target is None:
-        remedy = "Leave it out, or take a method that adapts."
-        raise PipaError("there is nothing to judge without a target", "--judge", remedy)
+    if data.target is None or not adapts:
+        log.warning("--judge has no effect: %s learns from the source alone", method.name)
+        return None
+    if method.start == 0:
+        log.warning(
+            "no verdict at the end: without --method.start N there is no source-only student "
+            "to compare with"
+        )
     same: dict[str, Any] = {"format": data.format, "skipped": data.skippable}
     return Judge(
         target_images(data.target, count, resize=data.target_resize, **same),
@@ -145,19 +163,49 @@ def score_source_only(
     return score_images(model.to(engine.strategy.root_device), images, module.labels)
 
 
-def in_words(verdict: Verdict) -> str:
-    """Return the verdict on a run in plain words."""
-    kept = {
-        "better": "Adaptation helped: the adapted model is kept.",
-        "worse": (
-            "Adaptation made it worse: the source-only model is kept, the adapted one is in"
-            " model_adapted (scores, where there are any, are the adapted model's)."
-        ),
-        "not distinguishable": (
-            "It is uncertain whether adaptation helped: the adapted model is kept."
-        ),
-    }
-    return f"{kept[verdict.outcome]} Judged without labels: {verdict}."
+@dataclass(frozen=True)
+class Conclusion:
+    """Whether the adapted student or the source-only model is kept, and why.
+
+    Labelled images decide where both were scored on them; else the verdict without labels does.
+
+    Args:
+        verdict: The comparison without labels.
+        adapted: Scores of the adapted student; None without labelled images.
+        source_only: Scores of the source-only model on the same images; None likewise.
+    """
+
+    verdict: Verdict
+    adapted: Result | None = None
+    source_only: Result | None = None
+
+    @property
+    def keeps_adapted(self) -> bool:
+        """Whether the adapted student is kept: unless it is worse."""
+        if self.adapted is None or self.source_only is None:
+            return self.verdict.outcome != "worse"
+        return self.adapted.miou >= self.source_only.miou
+
+    def __str__(self) -> str:
+        """Return the conclusion in plain words."""
+        if self.adapted is None or self.source_only is None:
+            found = {
+                "better": "Adaptation helped",
+                "worse": "Adaptation made it worse",
+                "not distinguishable": "It is uncertain whether adaptation helped",
+            }[self.verdict.outcome]
+        else:
+            found = (
+                f"On the labelled images the adapted model has {self.adapted.miou:.1f} mIoU, the "
+                f"source-only model {self.source_only.miou:.1f}"
+            )
+        kept = "the adapted model is kept"
+        if not self.keeps_adapted:
+            kept = (
+                "the source-only model is kept, the adapted one is in model_adapted (scores, "
+                "where there are any, are the adapted model's)"
+            )
+        return f"{found}: {kept}. Judged without labels: {self.verdict}."
 
 
 def judge_saved(
@@ -213,9 +261,3 @@ def run_data(path: Path) -> Mapping[str, Any]:
         return {}
     data = config.get("data") if isinstance(config, dict) else None
     return data if isinstance(data, dict) else {}
-
-
-def as_record(judgement: Judgement, verdict: Verdict) -> dict[str, Any]:
-    """Return the part of a judgement for `results.json`."""
-    words = in_words(verdict)
-    return {"outcome": verdict.outcome, "words": words, "figures": judgement.as_dict()}

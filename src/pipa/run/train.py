@@ -80,7 +80,8 @@ def train(
         speed: Compiling, and less memory; None: neither.
         seed: Decides the first weights and every draw of the method; `data` have a seed, too.
         judge: Target images by which to judge, without labels, whether adaptation helped; the
-            source-only model is kept if it did not. 0: no judgement.
+            source-only model is kept if it did not. Where labelled images were scored, these
+            decide. 0: no judgement.
         resume: Continue from the folder's last checkpoint.
         config: Text of the experiment file, to be kept in the folder.
         callbacks: Further callbacks of Lightning.
@@ -133,7 +134,8 @@ def train(
         if config is not None:
             write_text(out / "config.yaml", config)
         hush_lightning()
-        judging = judge_for(data, method, trainer, judge) if judge else None
+        adapts = method.recipe.needs_target or any(term.needs_target for term in terms)
+        judging = judge_for(data, method, trainer, judge, adapts=adapts) if judge else None
         patience = patience_for(trainer, data, method.start, judged=judging is not None)
         watching = [] if judging is None else [judging]
         callbacks = [*speed.callbacks, *callbacks, *watching, *patience, stop]

@@ -155,7 +155,9 @@ class PseudoLabels(Callback):
     """Logs the classes of pseudo-labels; warns once of a class that vanishes or swallows others.
 
     The first pseudo-labels are those of the source-only student: the shares of the classes are
-    compared with these. It logs the share of each class as `pseudo_share/CLASS`, and
+    compared with these. A class vanishes if it had at least 0.5 % of the pixels and keeps less than
+    a twentieth of that; it swallows others if its share grows more than threefold, to over 20 %.
+    It logs the share of each class as `pseudo_share/CLASS`, and
     `pseudo/weight`, the mean weight, and `pseudo/sure`, the share of pixels whose probability
     reaches the teacher's `confidence`.
 
@@ -178,19 +180,20 @@ class PseudoLabels(Callback):
         """Count on the device; read the counts only at steps that log."""
         if not isinstance(module, SelfTraining):
             return
-        pseudo = None if module.last_step is None else module.last_step.pseudo
-        if pseudo is None:
+        last = module.last_step
+        if last is None or last.pseudo is None or last.batch is None or last.batch.target is None:
             return
+        pseudo, valid = last.pseudo, last.batch.target.valid.flatten()
         label = pseudo.label.flatten()
         if self.count is None:
             self.count = torch.zeros(len(self.names), device=label.device)
-        self.count.scatter_add_(0, label, torch.ones_like(label, dtype=self.count.dtype))
+        self.count.scatter_add_(0, label, valid.to(self.count.dtype))
         self.weight = self.weight + pseudo.weight.mean()
         sure = pseudo.confidence >= module.teacher.confidence
         self.sure = self.sure + sure.float().mean()
         self.steps += 1
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            shares = (self.count / self.count.sum()).tolist()
+            shares = (self.count / self.count.sum().clamp(min=1)).tolist()
             logged = {f"pseudo_share/{k}": s for k, s in zip(self.names, shares, strict=True)}
             means = {"weight": self.weight / self.steps, "sure": self.sure / self.steps}
             module.log_dict(logged | {f"pseudo/{name}": mean for name, mean in means.items()})
@@ -205,13 +208,14 @@ class PseudoLabels(Callback):
             f"{name} {'vanished' if now < before else 'swallows others'} "
             f"({100 * before:.1f} -> {100 * now:.1f} %)"
             for name, before, now in zip(self.names, self.first, shares, strict=True)
-            if (before >= 0.005 and now < before / 20) or (now > 0.3 and now > 3 * before)
+            if (before >= 0.005 and now < before / 20) or (now > 0.2 and now > 3 * before)
         ]
         if found and not self.warned:
             self.warned = True
             log.warning(
-                "the pseudo-labels degrade: %s; try --method.pseudo_weight balanced, "
-                "--method.marginal true, --method.mix rectangle, or a later --method.start",
+                "the pseudo-labels degrade: %s; try those of --method.pseudo_weight balanced, "
+                "--method.marginal true, --method.mix rectangle that are off, or a later "
+                "--method.start",
                 ", ".join(found),
             )
 
