@@ -8,8 +8,9 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from pipa.cli.training import ABLATE_HELP, TRAIN_HELP
-from pipa.run.grid import MOST_SEEDS, read_grid
+from pipa.run.grid import read_grid
 from pipa.run.options import add_sections
+from pipa.run.until import MOST_SEEDS
 
 NOT_OPTIONS = {"print_config", "help-all"}
 

@@ -26,9 +26,10 @@ from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_image
 from pipa.evaluation.tables import write_tables
 from pipa.files.writing import write_text
 from pipa.run.devices import share_of_machine
-from pipa.run.grid import Grid, Setting, Until
+from pipa.run.grid import Grid, Setting
 from pipa.run.interrupt import ending_with
 from pipa.run.resuming import differences
+from pipa.run.until import Until
 
 log = logging.getLogger("pipa")
 

@@ -26,6 +26,7 @@ from pipa.run.options import (
 )
 from pipa.run.recipes import RECIPES
 from pipa.run.train import answer
+from pipa.run.until import MOST_SEEDS, Until, read_until
 from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ OF_THE_GRID = (
     *("out", "seed", "resume", "config"),
 )
 """Options that say which runs there are, not what one of them does."""
-MOST_SEEDS = 10
-"""Where `--until` stops adding seeds, unless `--most-seeds` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,6 @@ class Setting:
     def folder(self) -> str:
         """The name, as one of a folder."""
         return re.sub(r"[^\w.+=-]+", "_", self.name)
-
-
-@dataclass(frozen=True)
-class Until:
-    """When to stop adding seeds."""
-
-    half_width: float
-    """Of Student's 95 % interval of the differences, in points of mIoU."""
-    most_seeds: int
-    """Stop at this many in any case."""
-    rows: tuple[str, ...] = ()
-    """The rows whose differences count; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +113,8 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     names = [setting.name for setting in settings]
     against = rows_among(names, base.against, "--against")
     seeds = whole_numbers(base.seeds)
-    until = read_until(base, names, against or names[:1], len(seeds))
+    watched = rows_among(names, base.until_rows, "--until-rows")
+    until = read_until(base, names, against or names[:1], watched, len(seeds))
     jobs = base.jobs or default_jobs(base.trainer.accelerator)
     return Grid(settings, seeds, base.out, jobs, against, until)
 
@@ -144,39 +132,6 @@ def rows_among(names: Sequence[str], asked: str, option: str) -> list[str]:
             f"no row is called {', '.join(unknown)}", option, f"Rows: {', '.join(names)}."
         )
     return found
-
-
-def read_until(base: Any, names: Sequence[str], against: Sequence[str], seeds: int) -> Until | None:
-    """Read `--until`, `--until-rows` and `--most-seeds`.
-
-    Args:
-        base: The parsed options.
-        names: The rows of the table.
-        against: Those with which the others are compared.
-        seeds: How many seeds each of them starts with.
-
-    Raises:
-        PipaError: A number is impossible, or there is no difference to look at.
-    """
-    if base.until is None:
-        if base.most_seeds is not None:
-            raise PipaError("means nothing without --until", "--most-seeds", "Try --until 0.5")
-        if base.until_rows:
-            raise PipaError("means nothing without --until", "--until-rows", "Try --until 0.5")
-        return None
-    if not base.until > 0:
-        raise PipaError(f"is {base.until}, must be more than 0", "--until")
-    if len(names) < 2:
-        raise PipaError("needs two rows, to look at their difference", "--until")
-    most = max(MOST_SEEDS, seeds) if base.most_seeds is None else base.most_seeds
-    if most < max(2, seeds):
-        problem = f"is {most}, must be at least {max(2, seeds)}"
-        raise PipaError(problem, "--most-seeds", "An interval needs two seeds.")
-    rows = rows_among(names, base.until_rows, "--until-rows")
-    if rows and list(against) == rows:
-        remedy = "Name a row that is compared with it."
-        raise PipaError(f"{rows[0]} is what all are compared with", "--until-rows", remedy)
-    return Until(base.until, most, tuple(rows))
 
 
 def default_jobs(accelerator: str) -> int:
