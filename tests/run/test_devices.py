@@ -7,7 +7,9 @@ import torch
 from torch.distributed import DistError
 
 from pipa.errors import PipaError
-from pipa.run.devices import settle_devices, told_of_lost_processes
+from pipa.files.threads import available_cores
+from pipa.run.devices import settle_devices, share_of_machine, told_of_lost_processes
+from pipa.run.grid import default_jobs
 
 
 @pytest.fixture
@@ -20,6 +22,25 @@ def test_auto_is_one_gpu_and_says_how_many_there_are(eight_gpus, caplog):
     with caplog.at_level(logging.INFO, "pipa"):
         assert settle_devices({"devices": "auto", "max_steps": 3})["devices"] == 1
     assert "8 GPUs are here, one is used; --trainer.devices 8 uses all" in caplog.text
+
+
+def test_runs_side_by_side_have_a_gpu_each(eight_gpus, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    mine = [share_of_machine(3, slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert mine == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [share_of_machine(2, slot)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == [
+        "GPU-a",
+        "GPU-b",
+    ]
+    assert share_of_machine(1, 0)["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b", "one run has them all"
+
+
+def test_there_are_as_many_runs_as_gpus(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    assert default_jobs("auto") == 4
+    assert default_jobs("cpu") == available_cores()
 
 
 @pytest.mark.parametrize("devices", [4, "4", -1, "0,1", [0, 1]])

@@ -29,7 +29,7 @@ def target_images(
         skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
-        PipaError: A file is not where it should be, or unreadable.
+        PipaError: A file is not where it should be, unreadable, or none of those skipped is good.
     """
     images = Segmentation(find(target, "target", format), None)
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
@@ -44,6 +44,9 @@ def target_images(
             continue
         size = crops.fit_size(image.shape[:2], resize)
         found.append(np.asarray(crops.cut_image(image, size, (0, 0), size)))
+    if not found:
+        problem = f"none of the {len(chosen)} images that were looked at can be read"
+        raise PipaError(problem, target, "`pipa data check` lists what is wrong with each.")
     return found
 
 

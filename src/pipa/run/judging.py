@@ -232,15 +232,17 @@ def judge_saved(
         PipaError: A model or an image cannot be read, or the source is unknown.
     """
     known = run_data(paths[0])
+    own = known.get("format", "folder")
+    target_format, source_format = ("folder" if spec else own for spec in (target, source))
     target, source = target or known.get("target"), source or known.get("source")
     for option, value in {"--target": target, "--source": source}.items():
         if value is None:
             raise PipaError(f"{paths[0]} is not a run, so it has no data", option, "Give the data.")
     assert target is not None
     assert source is not None
-    same = {"format": known.get("format", "folder")}
-    images = target_images(target, count, resize=known.get("target_resize"), **same)
-    shares = source_pixels(source, classes=classes or known.get("classes"), **same)
+    resize = known.get("target_resize")  # other photos are used at the size of the run's
+    images = target_images(target, count, format=target_format, resize=resize)
+    shares = source_pixels(source, classes=classes or known.get("classes"), format=source_format)
     models = dict(saved_models(paths))
     baseline = next((name for name in models if name.endswith("source_only")), next(iter(models)))
     return judge(models, images, shares, quiet=False), baseline
