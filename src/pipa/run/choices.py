@@ -231,7 +231,7 @@ def choose_crop(
     wanted = both(plan["crop"] if asked.crop is None else asked.crop)
     at_least(1, min(wanted), "crop")
     fits = all(side <= limit for side, limit in zip(wanted, smallest, strict=True))
-    crop, why = wanted, "the size at which the recipe was measured"
+    crop, why = wanted, "the recipe's size"
     if asked.crop is not None:
         why = "as asked"
     elif not fits:
@@ -254,7 +254,7 @@ def choose_steps(
         return asked.steps, "as asked"
     enough = max(usual // 4, -(-PASSES * seen.images // batch))
     if scratch or enough >= usual:
-        return usual, "the length at which the recipe was measured"
+        return usual, "the recipe's length"
     return (
         enough,
         f"{PASSES} passes over {seen.images} images, or a quarter of the recipe's {usual}",
