@@ -13,6 +13,7 @@ from pipa.files.installed import CONFIGS, experiment_files
 from pipa.models.build import create_segmenter
 from pipa.run.options import read_experiment
 from pipa.run.recipes import build_method
+from pipa.uda.self_training import SelfTraining
 
 PARTS = sorted(file for kind in ("data", "network", "method") for file in CONFIGS.glob(f"{kind}/*"))
 ALONE = sorted(CONFIGS.glob("*.yaml"))
@@ -33,6 +34,16 @@ PAPERS = [
     *product(DATA[:2], ("hrda",), ("mic", "mic_pipa")),
     *product(DATA[:1], ("deeplabv2",), ("minent", "advent", "adaptsegnet", "dacs")),
 ]
+PAPERS_OPTIONS = {
+    "confidence": 0.968,
+    "pseudo_weight": "share",
+    "align_shares": 0.0,
+    "marginal": False,
+    "mix": "class",
+    "start": 0,
+    "jitter_source": False,
+    "style": "none",
+}
 
 
 def composed(data, network, method):
@@ -73,7 +84,12 @@ def test_the_papers_runs_are_composed_of_few_files():
 @pytest.mark.parametrize("row", PAPERS, ids="_".join)
 def test_three_files_become_a_run(row):
     run = read(composed(*row))
-    assert {term.name for term in built(run).terms} == OWN_TERMS[row[2]]
+    method = built(run)
+    assert {term.name for term in method.terms} == OWN_TERMS[row[2]]
+    assert {name: getattr(run["method"], name) for name in PAPERS_OPTIONS} == PAPERS_OPTIONS
+    assert method.style is None
+    if isinstance(method, SelfTraining):
+        assert (method.teacher.pseudo_weight, method.pasted) == ("share", "class")
     assert run["trainer"]["max_steps"] == 60_000
     if "pipa" in row[2]:
         by_name = {term.name: term for term in run["terms"]}
