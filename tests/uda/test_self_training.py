@@ -99,21 +99,6 @@ def test_before_the_start_the_source_trains_alone():
     assert module.last_step.mixed is None
 
 
-def test_passes_before_the_start_are_those_of_source_only():
-    """The head start has as many student passes as asked; the steps after it are as they were."""
-    module = method(start=STEPS, passes=3, source_terms=[], target_terms=[])
-    alone = SourceOnly(small(), LABELS, passes=3, optim=OPTIM, jitter_source=True)
-    early, source_only = trained(module), trained(alone)
-    student = {name: tensor for name, tensor in early.items() if name.startswith("student.")}
-    assert student
-    for name, tensor in student.items():
-        assert torch.equal(tensor, source_only[name]), name
-    once = trained(method(start=STEPS, source_terms=[], target_terms=[]))
-    assert not all(torch.equal(tensor, once[name]) for name, tensor in student.items())
-    thrice, plain = (trained(method(start=0, passes=passes)) for passes in (3, 1))
-    assert all(torch.equal(tensor, plain[name]) for name, tensor in thrice.items())
-
-
 def test_a_term_may_start_later():
     module = method(target_terms=[MaskedConsistency(block=8, start=1)])
     steps = []

@@ -76,7 +76,6 @@ _TEACHER = (
     "marginal",
     "mix",
     "one_pass",
-    "passes",
 )
 RECIPES = {
     "source_only": Recipe(SourceOnly, ("passes",), needs_target=False),
@@ -127,8 +126,7 @@ class MethodOptions:
         style_probability: Share of the source images that are restyled.
         style_turn: For colour, turn colours at random, so that any may become any other: for
             domains whose colours do not correspond.
-        passes: Student passes over each source batch in source_only and minent; in methods with a
-            teacher those before `start`, so that the head start uses the time of later steps.
+        passes: Student passes over each source batch in source_only and minent.
 
     Raises:
         PipaError: A name is unknown, or a number is too small.

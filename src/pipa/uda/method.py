@@ -2,7 +2,6 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
 from pipa.uda.processes import average, process_count, running_statistics
 from pipa.uda.pseudo import Pseudo
 from pipa.uda.style import Restyle
-from pipa.uda.terms.base import SourceTerm, source_losses, total
 
 
 @dataclass
@@ -89,28 +87,6 @@ class Method(L.LightningModule, ABC):
         if not self.jitter_source:
             return source
         return Labelled(jitter_and_blur(source.image, generator), source.label)
-
-    def source_passes(
-        self, batch: Batch, terms: Sequence[SourceTerm], passes: int
-    ) -> dict[str, Tensor]:
-        """Let the student learn from the source alone: `L_ce^S` and the terms of the source.
-
-        Args:
-            batch: The batch.
-            terms: Losses on the student's prediction for the source.
-            passes: Student passes over the batch, each with its own colours; losses and gradients
-                are averaged.
-        """
-        losses: dict[str, Tensor] = {}
-        for number in range(passes):
-            source = self.jittered(self.restyled(batch), f"source{number or ''}")
-            prediction = self.student.analyse(source.image)
-            found = source_losses(prediction, source, terms, self.global_step, self.step_generator)
-            self.manual_backward(total(found) / passes)
-            for name, loss in found.items():
-                losses[name] = losses.get(name, 0) + loss.detach() / passes
-        self.last_step = LastStep(source)
-        return losses
 
     def step_generator(self, part: str) -> Generator:
         """Return the generator of one part of this step: "source", "mixed", or the name of a term.

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipa.batch import IGNORE_INDEX, Batch, Labelled, Unlabelled
 from pipa.classes import LabelSpace
-from pipa.errors import PipaError, at_least
+from pipa.errors import PipaError
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.augment import jitter_and_blur
 from pipa.uda.method import LastStep, Method
@@ -61,8 +61,6 @@ class SelfTraining(Method):
             "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
             The papers start at 0 from ImageNet weights; a network from scratch needs a head start.
-        passes: Student passes over each source batch before `start`, each with its own colours, so
-            that these steps use the time that the later ones take; their losses are averaged.
         jitter_source: Colour jitter and blur on the source too, as on mixed images in DACS (the
             papers: no).
         style: Gives source images the style of the target; None: no change.
@@ -71,7 +69,7 @@ class SelfTraining(Method):
         seed: Decides every draw of a step, together with the step's number.
 
     Raises:
-        PipaError: `one_pass` and the student has batch norms, or `passes` is below 1.
+        PipaError: `one_pass` and the student has batch norms.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class SelfTraining(Method):
         marginal: bool = False,
         mix: Mix = "class",
         start: int = 0,
-        passes: int = 1,
         jitter_source: bool = False,
         style: Restyle | None = None,
         one_pass: bool = False,
@@ -112,8 +109,7 @@ class SelfTraining(Method):
         self.pasted: Mix = mix
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
         self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        at_least(1, passes, "method.passes")
-        self.start, self.passes, self.one_pass = start, passes, one_pass
+        self.start, self.one_pass = start, one_pass
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student once, term by term as in the paper."""
@@ -121,13 +117,12 @@ class SelfTraining(Method):
         if self.part == 0:
             self.teacher.follow(self.student, step=max(0, step - self.start))  # EMA
 
-        if batch.target is None or step < self.start:
-            self.update(self.source_passes(batch, self.source_terms, self.passes))
-            return
-
         source = self.restyled(batch)
         seen = self.jittered(source)
-        if self.one_pass:
+        self.last_step = LastStep(seen)
+        adapts = batch.target is not None and step >= self.start
+        joint = adapts and self.one_pass
+        if joint:
             pseudo, mixed = self.pseudo_labelled(batch, source, step)
             both = self.student.analyse(torch.cat([seen.image, mixed.image]))
             prediction, of_mixed = both.split(len(seen.image))
@@ -135,21 +130,25 @@ class SelfTraining(Method):
             prediction = self.student.analyse(seen.image)
         # L_ce^S, alpha L_Pixel, your own terms
         losses = source_losses(prediction, seen, self.source_terms, step, self.step_generator)
-        if self.one_pass:
+        if joint:
             losses |= self.mixed_losses(of_mixed, mixed, step)
         self.manual_backward(total(losses))
 
-        if not self.one_pass:
-            pseudo, mixed = self.pseudo_labelled(batch, source, step)
-            found = self.mixed_losses(self.student.analyse(mixed.image), mixed, step)
-            self.manual_backward(total(found))
-            losses |= found
+        if adapts:
+            if not joint:
+                pseudo, mixed = self.pseudo_labelled(batch, source, step)
+                found = self.mixed_losses(self.student.analyse(mixed.image), mixed, step)
+                self.manual_backward(total(found))
+                losses |= found
 
-        terms = self.target_terms  # beta L_Patch, MIC, your own
-        for found in target_losses(self.student, batch, pseudo, terms, step, self.step_generator):
-            self.manual_backward(total(found))
-            losses |= found
-        self.last_step = LastStep(seen, batch, pseudo, mixed)
+            terms = self.target_terms  # beta L_Patch, MIC, your own
+            for found in target_losses(
+                self.student, batch, pseudo, terms, step, self.step_generator
+            ):
+                self.manual_backward(total(found))
+                losses |= found
+            self.last_step = LastStep(seen, batch, pseudo, mixed)
+
         self.update({name: loss.detach() for name, loss in losses.items()})
 
     def pseudo_labelled(self, batch: Batch, source: Labelled, step: int) -> tuple[Pseudo, Mixed]:

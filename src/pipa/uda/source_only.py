@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from pipa.batch import Batch
 from pipa.classes import LabelSpace
 from pipa.errors import at_least
 from pipa.models.segmenter import Segmenter
-from pipa.uda.method import Method
+from pipa.uda.method import LastStep, Method
 from pipa.uda.optim import Optim
 from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
@@ -14,6 +16,7 @@ from pipa.uda.terms.base import (
     TargetTerm,
     prepared,
     refuse_teachers,
+    source_losses,
     target_losses,
     total,
 )
@@ -69,7 +72,16 @@ class SourceOnly(Method):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student and its terms once."""
         step = self.global_step
-        losses = self.source_passes(batch, self.source_terms, self.passes)
+        losses: dict[str, torch.Tensor] = {}
+        for number in range(self.passes):
+            source = self.jittered(self.restyled(batch), f"source{number or ''}")
+            prediction = self.student.analyse(source.image)
+            # L_ce^S, your own terms
+            found = source_losses(prediction, source, self.source_terms, step, self.step_generator)
+            self.manual_backward(total(found) / self.passes)
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0) + loss.detach() / self.passes
+        self.last_step = LastStep(source)
 
         if batch.target is not None and step >= self.start:
             terms = self.target_terms  # L_ent, your own
