@@ -180,6 +180,10 @@ def test_the_card_has_the_scores_of_the_model_that_was_kept(tmp_path):
     assert "| class | seed 0 |" in card
     assert "| **mIoU** | 45.0 |" in card
     assert "| road | 55.0 |" in card
+    del scores["judgement"]["kept"]  # as runs wrote it before labelled images decided
+    (folder / "results.json").write_text(json.dumps(scores))
+    card = write_card(pipa.create_segmenter("small", 2), [folder], "user/model")
+    assert "| **mIoU** | 45.0 |" in card
 
 
 def test_a_card_without_a_run_claims_nothing(tmp_path):

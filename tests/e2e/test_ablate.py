@@ -223,6 +223,7 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
         (["--vary", "pixel", "--until-rows=pixel"], "--until-rows: means nothing"),
         (["--vary", "pixel", "--until=1", "--until-rows=patch"], "--until-rows: no row is called"),
         (["--vary", "pixel", "--until=1", "--until-rows=none"], "--until-rows: none is what all"),
+        (["--vary", "pixel", "--until=1", "--until-rows=none,none"], "--until-rows: none is what"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_before_anything_runs(

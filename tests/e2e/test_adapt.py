@@ -43,6 +43,9 @@ def test_two_folders_become_a_model_a_verdict_and_a_report(pipa, folders):
     run = folders / "runs" / "synthetic-to-photos"
     results = json.loads((run / "results.json").read_text())
     assert results["judgement"]["words"] in done.out
+    assert "On the labelled images the adapted model has" in done.out
+    better = results["miou"] >= results["source_only"]["miou"]
+    assert results["judgement"]["kept"] == ("adapted" if better else "source_only")
     assert results["miou"] is not None
     page = (run / "report.html").read_text()
     assert "Judged without labels" in page

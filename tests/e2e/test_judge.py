@@ -6,14 +6,16 @@ import builders
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from pipa.classes import LabelSpace
+from pipa.errors import PipaError
 from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
-from pipa.models.saved import load_segmenter
+from pipa.models.saved import load_segmenter, save_segmenter
 from pipa.run.ending import write_run
-from pipa.run.judging import Judge
+from pipa.run.judging import Judge, judge_saved
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY
@@ -44,6 +46,7 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
     )
     same = all(torch.equal(adapted[name], before[name]) for name in adapted)
     assert same == (record["outcome"] == "worse")
+    assert record["kept"] == ("source_only" if same else "adapted")
     assert "Judged without labels" in (tmp_path / "run" / "report.html").read_text()
     header = (tmp_path / "run" / "metrics.csv").read_text().partition("\n")[0]
     assert {"judge/score", "judge/same", "pseudo_share/water", "pseudo/sure", "lr"} <= set(
@@ -155,11 +158,31 @@ def test_labelled_images_decide_over_the_verdict_without_labels(tmp_path):
         for miou in (40.0, 30.0)
     )
     run = write_run(tmp_path / "up", SourceOnly(student, SPACE), after, 1.0, judging, before)
-    assert "adapted model has 40.0 mIoU, the source-only model 30.0: the adapted" in run.verdict
+    assert "adapted model has 40.00 mIoU, the source-only model 30.00: the adapted" in run.verdict
     assert "adapted is worse than source-only" in run.verdict
     assert len(np.unique(load_segmenter(tmp_path / "up").predict(images[0]))) == 1
+    unknown = Result(float("nan"), dict.fromkeys(SPACE.names), confusion=((0,) * 3,) * 3)
+    run = write_run(tmp_path / "none", SourceOnly(student, SPACE), unknown, 1.0, judging, unknown)
+    assert "Adaptation made it worse: the source-only model is kept" in run.verdict
     run = write_run(tmp_path / "down", SourceOnly(student, SPACE), before, 1.0, judging, after)
     assert "the source-only model is kept" in run.verdict
     assert len(np.unique(load_segmenter(tmp_path / "down").predict(images[0]))) > 1
     stored = json.loads((tmp_path / "down" / "results.json").read_text())
     assert stored["judgement"]["kept"] == "source_only"
+    write_run(tmp_path / "down", SourceOnly(student, SPACE), after, 1.0, judging, before)
+    assert not (tmp_path / "down" / "model_adapted").exists(), "it is of an earlier end of the run"
+
+
+def test_other_photos_are_read_in_their_own_format(tmp_path):
+    """The data of the run are VOC's; the photos lie in a plain folder."""
+    model = create_segmenter("small", 3)
+    model.labels = SPACE
+    save_segmenter(model, tmp_path / "run" / "model", SPACE)
+    data = {"format": "voc", "source": "elsewhere", "target": "elsewhere"}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    source = builders.folder(tmp_path / "synthetic", 2)
+    photos = builders.folder(tmp_path / "photos", 2, labelled=False)
+    found, _ = judge_saved([tmp_path / "run"], target=str(photos), source=str(source), count=2)
+    assert found.as_dict()["images"] == 2
+    with pytest.raises(PipaError, match="images"):
+        judge_saved([tmp_path / "run"], target=str(photos), source=str(source), count=0)

@@ -163,20 +163,24 @@ def test_a_collapse_is_told_once(caplog, before, after, said):
     assert resumed.first == pytest.approx([share / 100 for share in before], abs=2e-3)
 
 
-def test_pixels_that_are_not_valid_are_not_counted(tmp_path):
+def test_pixels_that_are_not_valid_are_not_counted(tmp_path, caplog):
     class Hides(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
             pseudo, valid = module.last_step.pseudo, module.last_step.batch.target.valid
             valid[..., ::2] = False
             pseudo.label = valid.long()
+            if trainer.global_step == 2:
+                valid.fill_(value=False)
 
     board = TensorBoardLogger(tmp_path, name=None, version="board")
     module = SelfTraining(small(), LABELS)
     callbacks = [Hides(), PseudoLabels(LABELS.names)]
-    fit(module, Feed([batch_of()]), logger=board, callbacks=callbacks, log_every_n_steps=1)
+    feed = Feed([batch_of(), batch_of(1)])
+    fit(module, feed, logger=board, callbacks=callbacks, log_every_n_steps=1)
     board.finalize("success")
     share = events(tmp_path / "board").Scalars(f"pseudo_share/{LABELS.names[1]}")
-    assert share[-1].value == 1.0
+    assert share[0].value == 1.0
+    assert "degrade" not in caplog.text, "no pixel is no collapse"
 
 
 def test_the_bar_has_short_names(capsys):

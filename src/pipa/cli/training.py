@@ -14,7 +14,8 @@ chosen for this machine and these data, and said with its reason.
   SOURCE                a folder of images/, labels/ and classes.yaml
   TARGET                a folder of images; labels in it are never opened
                         Both may be [FORMAT:]PATH; see `pipa data --help`.
-  --validation DATA     labelled images like the target's, to score on
+  --validation DATA     labelled images like the target's, to score on, and
+                        to decide which model is kept
   --out RUN             folder to make [runs/SOURCE-to-TARGET]
   --classes CLASSES     classes.yaml, or names with commas [the source's]
 
@@ -84,7 +85,7 @@ where it stopped. Options as in `pipa train`, and:
   --against ROW,ROW    rows that all are compared with [the first]
   --until POINTS       add seeds until each difference is known to plus or
                        minus so many points
-  --until-rows ROW,ROW  the rows whose differences --until looks at [all]
+  --until-rows A,B     the rows whose differences --until looks at [all]
   --most-seeds N       where --until stops in any case [10]
   --jobs N             runs at the same time [one for each GPU, or core]
   --out DIR            folder of the runs and their report [runs/latest]

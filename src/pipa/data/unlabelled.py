@@ -29,7 +29,7 @@ def target_images(
         skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
-        PipaError: A file is not where it should be, unreadable, or none of those skipped is good.
+        PipaError: A file is not where it should be, unreadable, or none can be read.
     """
     images = Segmentation(find(target, "target", format), None)
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})

@@ -62,7 +62,9 @@ def _facts(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise PipaError(problem, run, "Name the folder of a run that has ended.") from error
     if not isinstance(settings, dict) or not isinstance(scores, dict):
         raise PipaError("its config.yaml or results.json is not that of a run", run)
-    if scores.get("judgement", {}).get("kept") == "source_only":
+    judged = scores.get("judgement") or {}
+    worse = judged.get("outcome") == "worse"  # all that older runs say
+    if judged.get("kept", "source_only" if worse else "adapted") == "source_only":
         scores = {"seed": scores.get("seed"), **scores.get("source_only", {})}
     return settings, scores
 
@@ -124,7 +126,7 @@ def _data(settings: Mapping[str, Any]) -> str:
     roles = {
         "source": "labelled",
         "target": "no label was used",
-        "validation": "labelled, for the scores only",
+        "validation": "labelled, for the scores and for what to keep",
     }
     rows = [
         f"- {role}: {_text(_last_part(data[role]))} ({how})"

@@ -139,7 +139,9 @@ def gather(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Cont
 def has_before(record: RunRecord) -> bool:
     """Whether a run kept its source-only model, or will have done so in the end."""
     if not record.finished:
-        return bool(record.options.get("judge"))
+        method = record.options.get("method")
+        adapts = isinstance(method, dict) and method.get("name") != "source_only"
+        return bool(record.options.get("judge")) and adapts and record.start > 0
     return record.source_only is not None or (record.folder / "source_only").is_dir()
 
 

@@ -59,7 +59,8 @@ def adapt(
         source: Labelled images, `[FORMAT[/SPLIT]:]PATH`: a folder of `images/`, `labels/` and
             `classes.yaml`, or a data set that `pipa data --help` lists.
         target: Images to adapt to; their labels are never opened.
-        validation: Labelled images like the target's, to score on; None: no scores.
+        validation: Labelled images like the target's, to score on, and to
+            decide which model is kept; None: neither.
         out: The run's folder; None: a new one in `runs`.
         classes: The classes: a classes.yaml, or names with commas; None: those of the source.
         recipe: An experiment file; None: one of pipa's.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def write_run(
         if not conclusion.keeps_adapted:
             kept = source_only
             save_segmenter(module.student, out / "model_adapted", module.labels)
+        else:  # an earlier end of this run may have kept the other one
+            shutil.rmtree(out / "model_adapted", ignore_errors=True)
     save_segmenter(kept, out / "model", module.labels)
     write_text(out / "results.json", json.dumps(record, indent=1))
     return Run(out, kept, module.labels, result, verdict)

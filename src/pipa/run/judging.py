@@ -8,6 +8,7 @@ by the labelled images if there are any, else by the verdict without labels.
 import copy
 import itertools
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 from pipa.evaluation.evaluate import score_images
 from pipa.evaluation.judge import Judgement, Verdict, judge
 from pipa.evaluation.scores import Result
@@ -128,6 +129,9 @@ def judge_for(
 
     Returns:
         None, with a line in the log, if there is nothing to judge.
+
+    Raises:
+        PipaError: An image of the target or a label of the source is faulty.
     """
     if data.target is None or not adapts:
         log.warning("--judge has no effect: %s learns from the source alone", method.name)
@@ -160,7 +164,8 @@ def score_source_only(
         return None
     count = int(min(engine.num_val_batches[0], sys.maxsize))
     images = itertools.islice(data.val_dataloader(), count)
-    return score_images(model.to(engine.strategy.root_device), images, module.labels)
+    with engine.precision_plugin.forward_context():  # as the adapted student was scored
+        return score_images(model.to(engine.strategy.root_device), images, module.labels)
 
 
 @dataclass(frozen=True)
@@ -180,32 +185,41 @@ class Conclusion:
     source_only: Result | None = None
 
     @property
+    def mious(self) -> tuple[float, float] | None:
+        """The mIoU of the adapted and the source-only model; None if either is not known."""
+        if self.adapted is None or self.source_only is None:
+            return None
+        found = self.adapted.miou, self.source_only.miou
+        return None if any(map(math.isnan, found)) else found
+
+    @property
     def keeps_adapted(self) -> bool:
         """Whether the adapted student is kept: unless it is worse."""
-        if self.adapted is None or self.source_only is None:
+        if self.mious is None:
             return self.verdict.outcome != "worse"
-        return self.adapted.miou >= self.source_only.miou
+        adapted, source_only = self.mious
+        return adapted >= source_only
 
     def __str__(self) -> str:
         """Return the conclusion in plain words."""
-        if self.adapted is None or self.source_only is None:
+        kept = (
+            "the adapted model is kept"
+            if self.keeps_adapted
+            else "the source-only model is kept, the adapted one is in model_adapted"
+        )
+        if self.mious is None:
             found = {
                 "better": "Adaptation helped",
                 "worse": "Adaptation made it worse",
                 "not distinguishable": "It is uncertain whether adaptation helped",
             }[self.verdict.outcome]
-        else:
-            found = (
-                f"On the labelled images the adapted model has {self.adapted.miou:.1f} mIoU, the "
-                f"source-only model {self.source_only.miou:.1f}"
-            )
-        kept = "the adapted model is kept"
-        if not self.keeps_adapted:
-            kept = (
-                "the source-only model is kept, the adapted one is in model_adapted (scores, "
-                "where there are any, are the adapted model's)"
-            )
-        return f"{found}: {kept}. Judged without labels: {self.verdict}."
+            return f"{found}: {kept}. Judged without labels: {self.verdict}."
+        adapted, source_only = self.mious
+        return (
+            f"On the labelled images the adapted model has {adapted:.2f} mIoU, the source-only "
+            f"model {source_only:.2f}: {kept}. Judged without labels, which decides nothing here: "
+            f"{self.verdict}."
+        )
 
 
 def judge_saved(
@@ -232,6 +246,7 @@ def judge_saved(
         PipaError: A model or an image cannot be read, or the source is unknown.
     """
     known = run_data(paths[0])
+    at_least(1, count, "images")
     own = known.get("format", "folder")
     target_format, source_format = ("folder" if spec else own for spec in (target, source))
     target, source = target or known.get("target"), source or known.get("source")

@@ -71,7 +71,7 @@ def patience_for(
     if not patience:
         return []
     if data.validation is None and not judged:
-        remedy = "Give --data.validation or --judge N."
+        remedy = "Give --data.validation, or --judge N with a method that adapts."
         raise PipaError("there is no score to watch", "--trainer.patience", remedy)
     monitor = "judge/score" if data.validation is None else "miou"
     every = validation_interval(trainer)

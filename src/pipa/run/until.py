@@ -51,7 +51,7 @@ def read_until(
     if most < max(2, seeds):
         problem = f"is {most}, must be at least {max(2, seeds)}"
         raise PipaError(problem, "--most-seeds", "An interval needs two seeds.")
-    if rows and list(against) == list(rows):
+    if rows and not any(row != other for row in rows for other in against):
         remedy = "Name a row that is compared with it."
         raise PipaError(f"{rows[0]} is what all are compared with", "--until-rows", remedy)
     return Until(base.until, most, tuple(rows))

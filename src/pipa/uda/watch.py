@@ -197,7 +197,8 @@ class PseudoLabels(Callback):
             logged = {f"pseudo_share/{k}": s for k, s in zip(self.names, shares, strict=True)}
             means = {"weight": self.weight / self.steps, "sure": self.sure / self.steps}
             module.log_dict(logged | {f"pseudo/{name}": mean for name, mean in means.items()})
-            self._compare(shares)
+            if sum(shares):  # else no pixel was valid
+                self._compare(shares)
             self.count, self.weight, self.sure, self.steps = None, 0.0, 0.0, 0
 
     def _compare(self, shares: list[float]) -> None:
