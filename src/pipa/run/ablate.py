@@ -101,7 +101,7 @@ def run_until(grid: Grid, until: Until, tell: Callable[[str], None], lock: int |
 
     The list of seeds goes on with the numbers after its highest. Each round has as many seeds as
     keep all jobs busy. Stopping at a small spread makes intervals narrower than they should be:
-    docs/results.md says by how much.
+    docs/results_history.md says by how much.
     """
     seeds = list(grid.seeds)
     later = itertools.count(max(seeds) + 1)
