@@ -11,14 +11,13 @@ from pipa.run.recipes import (
     MethodOptions,
     build_method,
     chosen_terms,
-    default_terms,
     needs_of,
 )
 from pipa.uda.adversarial import Adversarial
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import TERMS
+from pipa.uda.terms import TERMS, default_terms
 
 
 def built(*, labels=CITYSCAPES, pretrained=False, **options):

@@ -17,12 +17,12 @@ import pipa
 from pipa.batch import Labelled
 from pipa.errors import PipaError
 from pipa.run.options import spelled_out
-from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms
+from pipa.run.recipes import MethodOptions, build_method, chosen_terms
 from pipa.run.speed import CompileParts, Speed, accumulate, checkpoint_blocks
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.source_only import SourceOnly
-from pipa.uda.terms import FeatureDistance, MaskedConsistency
+from pipa.uda.terms import FeatureDistance, MaskedConsistency, default_terms
 
 NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
 INDUCTOR = pytest.param("inductor", marks=NO_COMPILER)

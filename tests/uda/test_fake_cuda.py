@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
 
 import pipa
 from pipa.models.segmenter import Segmenter
-from pipa.run.recipes import RECIPES, MethodOptions, build_method, chosen_terms, default_terms
+from pipa.run.recipes import RECIPES, MethodOptions, build_method, chosen_terms
 from pipa.uda.optim import Optim
 from pipa.uda.terms import (
     TERMS,

@@ -296,8 +296,3 @@ def reason_against(
             "or `cityscapes: [ids]` in classes.yaml"
         )
     return None
-
-
-def default_terms() -> dict[str, Term]:
-    """Return every term of `TERMS` with its default options, by name."""
-    return {name: term() for name, term in TERMS.items()}

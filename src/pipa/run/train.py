@@ -38,11 +38,11 @@ from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import judge_for, score_source_only
 from pipa.run.options import TRAINER, StudentOptions, build_student
 from pipa.run.patience import patience_for
-from pipa.run.recipes import MethodOptions, build_method, chosen_terms, default_terms, needs_of
+from pipa.run.recipes import MethodOptions, build_method, chosen_terms, needs_of
 from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
-from pipa.uda.terms import Term
+from pipa.uda.terms import Term, default_terms
 
 log = logging.getLogger("pipa")
 

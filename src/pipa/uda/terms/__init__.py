@@ -22,6 +22,7 @@ __all__ = [
     "SourceTerm",
     "TargetTerm",
     "Term",
+    "default_terms",
 ]
 
 TERMS: dict[str, Callable[[], Term]] = {
@@ -36,3 +37,8 @@ TERMS: dict[str, Callable[[], Term]] = {
     )
 }
 """Every term by its name, in the order in which a step computes them: a new one is a line here."""
+
+
+def default_terms() -> dict[str, Term]:
+    """Return every term of `TERMS` with its default options, by name."""
+    return {name: term() for name, term in TERMS.items()}
