@@ -39,7 +39,6 @@ PAPERS_OPTIONS = {
     "pseudo_weight": "share",
     "align_shares": 0.0,
     "marginal": False,
-    "mirror": False,
     "mix": "class",
     "start": 0,
     "jitter_source": False,

@@ -63,7 +63,6 @@ def test_a_step_pastes_what_the_option_says() -> None:
         {"pseudo_weight": "balanced"},
         {"align_shares": 0.5},
         {"marginal": True},
-        {"mirror": True},
     ],
     ids=lambda options: "_".join(options),
 )

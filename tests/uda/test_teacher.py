@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pipa
 from pipa.batch import Box, CropPair, Unlabelled
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
-from pipa.uda.pseudo import Pseudo, pseudo_label
+from pipa.uda.pseudo import pseudo_label
 from pipa.uda.teacher import Teacher
 
 ARRAYS, META = golden("dacs_parts")
@@ -128,25 +128,6 @@ def test_labels_and_weights_as_the_authors_have_them(case):
     torch.testing.assert_close(pseudo.weight[:, 2::4, 2::4], expected, rtol=1e-6, atol=0)
     softmax = torch.from_numpy(logits).softmax(dim=1).amax(dim=1)
     torch.testing.assert_close(pseudo.confidence, softmax, rtol=1e-5, atol=1e-6)
-
-
-def test_mirrored_images_get_mirrored_labels_if_the_teacher_looks_at_both():
-    network, target = Tiny().eval(), target_of()
-    mirrored = Unlabelled(target.image.flip(-1), target.valid.flip(-1))
-
-    def labels(**options: bool) -> tuple[Pseudo, Pseudo]:
-        teacher = Teacher(network, **options)
-        return teacher.label(target), teacher.label(mirrored)
-
-    one, other = labels()
-    assert not torch.equal(one.label, other.label.flip(-1))
-    one, other = labels(mirror=True)
-    assert torch.equal(one.label, other.label.flip(-1))
-    network.train()  # its batch norm then uses the batch, as the teacher's does
-    network.dropout.eval()
-    seen = [network(image).softmax(dim=1) for image in (target.image, mirrored.image)]
-    mean = (seen[0] + seen[1].flip(-1)) / 2
-    torch.testing.assert_close(one.confidence, mean.amax(dim=1), rtol=1e-5, atol=1e-6)
 
 
 def test_quality_can_be_that_of_each_image():

@@ -74,7 +74,6 @@ _TEACHER = (
     "pseudo_weight",
     "align_shares",
     "marginal",
-    "mirror",
     "mix",
     "one_pass",
 )
@@ -112,7 +111,6 @@ class MethodOptions:
         align_shares: Pull the shares of the teacher's classes towards the source's by this
             exponent, 0 to 1; 0: no.
         marginal: Pseudo-labels do not push down the classes that they name nowhere in an image.
-        mirror: The teacher labels by the mean over an image and its mirror image.
         mix: The part of a source image that is pasted onto a target image: class, half of its
             classes (the papers; needs more than two classes); small, the same, but small classes
             come first more often; rectangle; none; auto: rectangle below five classes, else small
@@ -142,7 +140,6 @@ class MethodOptions:
     pseudo_weight: PseudoWeight = "share"
     align_shares: float = 0.0
     marginal: bool = False
-    mirror: bool = False
     mix: Mix | Literal["auto"] = "class"
     one_pass: bool = False
     start: int = 0

@@ -57,7 +57,6 @@ class SelfTraining(Method):
         marginal: Pseudo-labels spare the classes that they do not name in an image: a pixel's loss
             is that of "my label, or a class that the teacher found nowhere here", so that what
             the teacher misses is not unlearnt (the papers: no).
-        mirror: The teacher labels by the mean over an image and its mirror image (the papers: no).
         mix: The part of the source that is pasted onto the target: "class" (ClassMix, the papers),
             "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
@@ -86,7 +85,6 @@ class SelfTraining(Method):
         pseudo_weight: PseudoWeight = "share",
         align_shares: float = 0.0,
         marginal: bool = False,
-        mirror: bool = False,
         mix: Mix = "class",
         start: int = 0,
         jitter_source: bool = False,
@@ -107,7 +105,6 @@ class SelfTraining(Method):
             pseudo_weight=pseudo_weight,
             align_shares=align_shares,
             marginal=marginal,
-            mirror=mirror,
         )
         self.pasted: Mix = mix
         self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)

@@ -40,8 +40,6 @@ class Teacher(nn.Module):
             source's labels (see `ShareAlignment`), 0 .. 1; 0: no change.
         marginal: Spare the classes that the labels of an image do not name: its pixels then say
             "my label or one of these" (see `cross_entropy`).
-        mirror: Label images by the mean of the probabilities of each image and of its mirror image
-            (one more pass of the teacher).
 
     Raises:
         PipaError: `align_shares` is not in 0 .. 1.
@@ -57,13 +55,12 @@ class Teacher(nn.Module):
         pseudo_weight: PseudoWeight = "share",
         align_shares: float = 0.0,
         marginal: bool = False,
-        mirror: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.momentum, self.confidence, self.per_image = momentum, confidence, per_image
         self.pseudo_weight: PseudoWeight = pseudo_weight
-        self.marginal, self.mirror = marginal, mirror
+        self.marginal = marginal
         self.alignment = (
             ShareAlignment(student.num_classes, exponent=align_shares) if align_shares else None
         )
@@ -109,8 +106,6 @@ class Teacher(nn.Module):
         """
         with castable_once(self.network):
             logits = self.network(target.image)
-            if self.mirror:
-                logits = mean_logits(logits, self.network(target.image.flip(-1)).flip(-1))
         if self.alignment is not None:
             logits = self.alignment(logits, target.valid)
         pseudo = pseudo_label(
@@ -131,14 +126,6 @@ class Teacher(nn.Module):
         elif pair is not None:
             pseudo.pair = self.label(pair.first), self.label(pair.second)
         return pseudo
-
-
-def mean_logits(
-    one: Float[Tensor, "b k h w"], other: Float[Tensor, "b k h w"]
-) -> Float[Tensor, "b k h w"]:
-    """Return logits whose softmax is the mean of both softmaxes."""
-    one, other = one.float().log_softmax(dim=1), other.float().log_softmax(dim=1)
-    return torch.logaddexp(one, other)  # without the half: logits may be shifted
 
 
 @contextmanager
