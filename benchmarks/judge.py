@@ -22,8 +22,7 @@ from scipy.stats import spearmanr
 
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.evaluation.judge import judge
-from pipa.models.saved import load_segmenter
-from pipa.models.segmenter import Segmenter
+from pipa.models.saved import adapted_folder, load_segmenter
 from pipa.run.judging import run_data
 
 
@@ -31,12 +30,6 @@ def runs_of(ablation: Path) -> dict[tuple[str, int], Path]:
     """Return the finished runs of an ablation by row and seed."""
     found = sorted(ablation.glob("*/seed*/results.json"))
     return {(p.parent.parent.name, int(p.parent.name[4:])): p.parent for p in found}
-
-
-def adapted(run: Path) -> Segmenter:
-    """Load the model that the run's mIoU is of, also where the run kept its source-only model."""
-    other = run / "model_adapted"
-    return load_segmenter(other if (other / "config.json").is_file() else run)
 
 
 def truth(run: Path) -> float:
@@ -66,7 +59,9 @@ def judged(ablation: Path, against: str, least: float, count: int) -> dict[str, 
     data = run_data(next(iter(runs.values())))
     images = target_images(data["target"], count, resize=data.get("target_resize"))
     shares = source_pixels(data["source"], classes=data.get("classes"))
-    models = {f"{row}/{seed}": adapted(run) for (row, seed), run in runs.items()}
+    models = {
+        f"{row}/{seed}": load_segmenter(adapted_folder(run)) for (row, seed), run in runs.items()
+    }
     found = judge(models, images, shares)
     true = {f"{row}/{seed}": truth(run) for (row, seed), run in runs.items()}
     score = {name: found.figures(name).score for name in models}

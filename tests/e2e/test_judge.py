@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
+from pipa.evaluation.record import read_record
 from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
-from pipa.models.saved import load_segmenter, save_segmenter
+from pipa.models.saved import adapted_folder, load_segmenter, save_segmenter
 from pipa.run.ending import write_run
 from pipa.run.judging import Judge, judge_saved
 from pipa.uda.source_only import SourceOnly
@@ -147,8 +148,13 @@ def test_what_adaptation_destroyed_is_not_kept(tmp_path):
     assert "made it worse: the source-only model is kept" in run.verdict
     kept = load_segmenter(tmp_path / "run")
     assert len(np.unique(kept.predict(images[0]))) > 1
-    lost = load_segmenter(tmp_path / "run" / "model_adapted")
+    lost = load_segmenter(adapted_folder(tmp_path / "run"))
     assert len(np.unique(lost.predict(images[0]))) == 1
+    (tmp_path / "run" / "config.yaml").write_text("{}")
+    shown = read_record(tmp_path / "run").models()
+    assert len(np.unique(shown["after"].predict(images[0]))) == 1
+    (tmp_path / "run" / "model_adapted" / "model.safetensors").write_bytes(b"damaged")
+    assert "after" not in read_record(tmp_path / "run").models(), "it is the source-only model"
 
 
 def test_labelled_images_decide_over_the_verdict_without_labels(tmp_path):

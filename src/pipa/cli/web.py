@@ -57,6 +57,8 @@ def web_command(given: list[str]) -> int:
 
 def networks(model: Path, second: Path | None) -> dict[str, Path]:
     """The path of each network by its name; of a run alone, its source-only one is the first."""
+    from pipa.models.saved import adapted_folder
+
     if second is not None:
         names = ["/".join(path.absolute().parts[-2:]) for path in (model, second)]
         if names[0] == names[1]:
@@ -64,9 +66,7 @@ def networks(model: Path, second: Path | None) -> dict[str, Path]:
         return dict(zip(names, (model, second), strict=True))
     if not (model / "source_only" / "config.json").is_file():
         return {model.absolute().name: model}
-    adapted = model / "model_adapted"  # it is there if the source-only one was better
-    kept = adapted if (adapted / "config.json").is_file() else model / "model"
-    return {"source-only": model / "source_only", "adapted": kept}
+    return {"source-only": model / "source_only", "adapted": adapted_folder(model)}
 
 
 def examples(model: Path) -> "tuple[list[Image], tuple[int, int] | None]":

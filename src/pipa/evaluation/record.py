@@ -17,7 +17,7 @@ from pipa.errors import PipaError
 from pipa.evaluation.runs import is_run, read_options, scored_on
 from pipa.evaluation.scores import Result
 from pipa.models.checkpoint import read_checkpoint
-from pipa.models.saved import load_segmenter
+from pipa.models.saved import adapted_folder, load_segmenter
 from pipa.models.segmenter import Segmenter
 
 
@@ -98,14 +98,11 @@ class RunRecord:
         Of an unfinished run they are those of its newest checkpoint.
         """
         found = {}
-        for name, places in {
-            "after": ["model_adapted", "model"],
-            "before": ["source_only"],
-        }.items():
-            for place in places:
-                if name not in found and (self.folder / place / "config.json").is_file():
-                    with suppress(PipaError):  # it is damaged
-                        found[name] = load_segmenter(self.folder / place)
+        places = {"after": adapted_folder(self.folder), "before": self.folder / "source_only"}
+        for name, place in places.items():
+            if (place / "config.json").is_file():
+                with suppress(PipaError):  # it is damaged
+                    found[name] = load_segmenter(place)
         return found or self._models_of_checkpoint()
 
     def _models_of_checkpoint(self) -> dict[str, Segmenter]:

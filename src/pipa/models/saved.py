@@ -120,6 +120,12 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
         raise PipaError(f"holds no network that can be built ({reason})", path) from error
 
 
+def adapted_folder(run: Path) -> Path:
+    """Return where a run has its adapted network, even if it kept the source-only one."""
+    beside = run / "model_adapted"
+    return beside if (beside / "config.json").is_file() else run / "model"
+
+
 def _load(path: Path, weights: Weights) -> Segmenter:
     if path.name in FILES:
         path = path.parent
