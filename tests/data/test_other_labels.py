@@ -153,6 +153,22 @@ def test_a_category_called_background_is_it(coco):
     assert images.load(0).label.sum() == 1
 
 
+def test_an_image_that_comes_later_changes_no_other_ones_label(coco, tmp_path):
+    """Painted labels stay in the cache, and the annotations are the same file."""
+    images = [{"id": i, "file_name": f"{'cab'[i]}.png", "height": 8, "width": 10} for i in range(3)]
+    shapes = [
+        {"image_id": i, "category_id": 3, "segmentation": [[0, 0, i + 1, 0, i + 1, 1, 0, 1]]}
+        for i in range(3)
+    ]
+    file = coco(images=images, annotations=shapes)
+    write_png(tmp_path / "images" / "c.png", np.zeros((8, 10, 3), np.uint8))
+    assert len(find(f"coco:{file}", "source", skipped=[]).pairs) == 2
+    write_png(tmp_path / "images" / "b.png", np.zeros((8, 10, 3), np.uint8))
+    found, _ = open_labelled(f"coco:{file}", role="source")
+    sizes = {found.pairs[i].image.stem: int(found.load(i).label.sum()) for i in range(3)}
+    assert sizes == {"c": 1, "a": 2, "b": 3}
+
+
 @pytest.mark.parametrize(
     ("shape", "changes", "problem"),
     [

@@ -70,8 +70,9 @@ def coco_files(file: Path, labelled: bool) -> Files:
     found = sorted((pair for pair in there if pair[1].is_file()), key=lambda pair: pair[1])
     if not labelled:
         return unlabelled(root, [path for _, path in found], table)
-    place = cache_folder() / "coco" / hashlib.sha256(data).hexdigest()[:20]
-    paths = [place / f"{number:06}.png" for number in range(len(found))]
+    place = cache_folder() / "coco_labels" / hashlib.sha256(data).hexdigest()[:20]
+    order = {key: number for number, key in enumerate(given.images)}  # of all, found or not
+    paths = [place / f"{order[key]:06}.png" for key, _ in found]
 
     def paint(number: int) -> None:
         if not paths[number].is_file():
