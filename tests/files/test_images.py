@@ -34,6 +34,21 @@ def test_palette_indices_are_read_and_not_their_colours(tmp_path):
     assert np.array_equal(read_label(path), ids)
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "tif"])
+def test_one_bit_and_palettes_hold_ids_in_other_formats_too(tmp_path, suffix):
+    path = tmp_path / f"label.{suffix}"
+    ids = mosaic(2, ids=range(2)).astype(np.uint8)
+    Image.fromarray(ids.astype(bool)).save(path)
+    assert np.array_equal(read_label(path), ids)
+    ids = mosaic(3, ids=range(5)).astype(np.uint8)
+    coloured = Image.fromarray(ids)
+    coloured.putpalette([7, 7, 7, 200, 0, 0, 0, 90, 0, 1, 2, 3, 255, 255, 255])
+    coloured.save(path)
+    assert np.array_equal(read_label(path), ids)
+    Image.fromarray(ids * 60).save(path)
+    assert np.array_equal(read_label(path), ids * 60), "grey values are as they are"
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("kind", [0, 3])
 def test_few_bits_per_pixel(tmp_path, depth, kind):

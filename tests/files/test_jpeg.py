@@ -63,3 +63,10 @@ def test_a_png_that_is_cut_off_is_refused_even_with_an_end(tmp_path):
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2] + data[-12:])
     with pytest.raises(PipaError, match=r"a\.png: the file is truncated"):
         read_image(tmp_path / "a.png")
+
+
+def test_what_follows_a_jpeg_does_not_make_it_cut_off(tmp_path):
+    """Phones append a video to a photograph, whose bytes may look like marks of a JPEG."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg() + b"\0\0\0\x18ftypmp42" + b"\xff\xd9\0\xff\xda" + bytes(99))
+    assert read_image(path).shape == PHOTO.shape

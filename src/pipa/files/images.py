@@ -1,10 +1,11 @@
 """Reading and writing of image files; no other module does it.
 
-OpenCV reads and writes all formats; pyspng, where it is installed, decodes the usual PNG to the
-same bits in less time. Every function names the file in its error. Colours are RGB everywhere;
-OpenCV's own order (BGR) never leaves this file.
+OpenCV reads and writes all formats, Pillow the palettes of BMP and TIFF; pyspng, where it is
+installed, decodes the usual PNG to the same bits in less time. Every function names the file in
+its error. Colours are RGB everywhere; OpenCV's own order (BGR) never leaves this file.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
+from PIL import Image
 
 from pipa.errors import PipaError
 from pipa.files.jpeg import CutOffError, decode_jpeg
@@ -78,6 +80,8 @@ def read_label(path: Path) -> Integer[np.ndarray, "h w"] | Integer[np.ndarray, "
     depth, kind = _png_depth_and_kind(data)
     if kind == _PALETTE:
         data = _as_grey(data)
+    if (indices := _palette_indices(data)) is not None:
+        return indices
     raw = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if kind in (_GREY, _PALETTE) and depth < 8:
         raw //= 255 // (2**depth - 1)  # OpenCV stretches 1, 2 and 4 bits to the full range
@@ -163,13 +167,13 @@ def _decode(path: Path, data: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray
         path,
         "Copy it again from its origin, or remove it together with its label.",
     )
-    if not _is_complete(data):
-        raise broken
     try:
         if data[:4].tobytes() == b"GIF8" and len(cv2.imdecodeanimation(data)[1].frames) > 1:
             remedy = "Write its frames as PNG first: `ffmpeg -i FILE %04d.png`."
             raise PipaError("is an animation, not an image", path, remedy)
         upright = decode_jpeg(data) if flags == cv2.IMREAD_COLOR_RGB else None
+        if upright is None and not _is_complete(data):
+            raise broken
         array = cv2.imdecode(data, flags) if upright is None else upright
     except (cv2.error, CutOffError) as error:
         raise broken from error
@@ -204,6 +208,17 @@ def _png_depth_and_kind(data: UInt8[np.ndarray, " n"]) -> tuple[int, int]:
     if data[:8].tobytes() != _PNG or len(data) < 26:
         return 8, -1
     return int(data[24]), int(data[25])
+
+
+def _palette_indices(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, "h w"] | None:
+    """Read a BMP or TIFF of one bit or with a palette (OpenCV gives colours); else None."""
+    if data[:2].tobytes() not in (b"BM", b"II", b"MM"):
+        return None
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            return np.array(image, np.uint8) if image.mode in ("1", "P") else None
+    except (OSError, ValueError, SyntaxError):  # OpenCV says what is wrong, or can read it
+        return None
 
 
 def _as_grey(data: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " m"]:
