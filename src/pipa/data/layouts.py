@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, TRAIN_IDS, ClassTable
 from pipa.errors import PipaError
 from pipa.files.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pipa.files.walk import files_below
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,7 @@ def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
     if not where.is_dir():
         raise PipaError("the folder does not exist", where, hint)
     wanted = set(suffixes)
-    found = sorted(
-        path
-        for path in where.rglob("*")
-        if path.suffix.lower() in wanted and not path.name.startswith(".")
-    )
+    found = [path for path in files_below(where) if path.suffix.lower() in wanted]
     if not found:
         inside = sorted(p.name for p in where.iterdir())[:4]
         shown = f"it holds {', '.join(inside)}" if inside else "it is empty"
@@ -194,11 +191,8 @@ def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
 def other_files(where: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
     """List the files below a folder with other suffixes, sorted, without hidden ones."""
     known = set(suffixes)
-    return tuple(
-        path
-        for path in sorted(where.rglob("*"))
-        if path.suffix.lower() not in known and not path.name.startswith(".") and path.is_file()
-    )
+    others = (path for path in files_below(where) if path.suffix.lower() not in known)
+    return tuple(path for path in others if path.is_file())
 
 
 def unlabelled(root: Path, images: Iterable[Path], table: ClassTable | None) -> Files:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipa.deploy.outputs import KINDS
 from pipa.errors import PipaError
 from pipa.files.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from pipa.files.walk import files_below
 
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
 """Suffixes of videos (lower case)."""
@@ -117,8 +118,8 @@ def _files(folder: Path, out: Path) -> list[Path]:
     inside = not ours.isdisjoint(_with_parents(folder))
     return [
         file
-        for file in sorted(folder.rglob("*"))
-        if not file.name.startswith(".") and file.is_file()
+        for file in files_below(folder)
+        if file.is_file()
         if inside or ours.isdisjoint(_with_parents(file))
     ]
 
