@@ -86,6 +86,15 @@ def test_cityscapes_classes_are_grouped_by_the_runs_table(tmp_path):
     assert run.things == (1, 2, 3)
 
 
+def test_a_class_without_a_group_is_matched_by_its_name():
+    colours = ((0, 0, 0),) * 3
+    own = ids_table(LabelSpace(("road", "lane", "sky"), colours, ((0,), (), (10,))))
+    moved = own.mapped_to(LabelSpace(("sky", "road", "Lane"), colours, ((10,), (0,), ())))
+    assert moved.encode(np.array([[0, 1, 2]]), Path("x")).tolist() == [[1, 2, 0]]
+    other = own.mapped_to(LabelSpace(("sky", "road"), colours[:2], ((9,), (0,))))
+    assert other.encode(np.array([[0, 1, 2]]), Path("x")).tolist() == [[1, 255, 255]], "groups win"
+
+
 def test_classes_are_matched_by_name_where_there_are_no_groups():
     own = ids_table(LabelSpace(("b", "A", "c"), ((0, 0, 0),) * 3))
     moved = own.mapped_to(LabelSpace(("a", "B"), ((0, 0, 0),) * 2))
@@ -116,6 +125,9 @@ def test_ignored_colours_are_no_class(tmp_path):
     path = tmp_path / "classes.yaml"
     path.write_text(CLASSES + "ignore: [[0, 0, 0], 7]\n")
     raw = np.array([[[0, 0, 0], [30, 60, 200]]], np.uint8)
+    assert read_table(path).encode(raw, path).tolist() == [[255, 1]]
+    path.write_text("255: {name: cell, color: [255, 255, 255]}\n0: rest\nignore: [[9, 9, 9]]")
+    raw = np.array([[[9, 9, 9], [255, 255, 255]]], np.uint8)
     assert read_table(path).encode(raw, path).tolist() == [[255, 1]]
 
 

@@ -67,15 +67,15 @@ class ClassTable:
     def mapped_to(self, labels: LabelSpace) -> "ClassTable":
         """Map this table to another label space.
 
-        Classes are matched by the Cityscapes classes that they group, if both label spaces have
-        them, or else by name; a class that is not in `labels` becomes 255.
+        Two classes are matched by the Cityscapes classes that they group, if both have some, or
+        else by name; a class that is not in `labels` becomes 255.
 
         Raises:
             PipaError: Not a single class matches.
         """
         if labels.names == self.labels.names:
             return self
-        move = _by_groups(self.labels, labels) or _by_names(self.labels, labels)
+        move = _by_names(self.labels, labels) | _by_groups(self.labels, labels)
         if not move:
             raise PipaError(
                 f"none of its classes ({', '.join(self.labels.names[:4])}, ...) is one of the "
@@ -136,8 +136,6 @@ def ids_table(labels: LabelSpace, origin: str = "the classes") -> ClassTable:
 
 def _by_groups(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
     """Map each class of `own` to the class of `run` that holds all its Cityscapes classes."""
-    if not (any(own.cityscapes) and any(run.cityscapes)):
-        return {}
     return {
         i: j
         for i, group in enumerate(own.cityscapes)
@@ -147,9 +145,11 @@ def _by_groups(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
 
 
 def _by_names(own: LabelSpace, run: LabelSpace) -> dict[int, int]:
+    """Map each class of `own` to that of the same name, unless both group Cityscapes classes."""
     place = {name.casefold(): j for j, name in enumerate(run.names)}
     pairs = ((i, place.get(name.casefold())) for i, name in enumerate(own.names))
-    return {i: j for i, j in pairs if j is not None}
+    grouped = [{i for i, group in enumerate(space.cityscapes) if group} for space in (own, run)]
+    return {i: j for i, j in pairs if j is not None and not (i in grouped[0] and j in grouped[1])}
 
 
 def _ranges(ids: Mapping[int, int]) -> str:

@@ -169,10 +169,15 @@ def _table(entries: dict[int, dict[str, Any]], ignored: Any, path: Path) -> Clas
 
 def _ignore(items: list[Any], ids: dict[int, int], colours: dict[Colour, int], path: Path) -> None:
     """Enter the ids and colours that are no class into both tables."""
+    none = IGNORE_INDEX
+    while ids.get(none, IGNORE_INDEX) != IGNORE_INDEX:  # 255 may be a class of the label files
+        none -= 1
     for item in items:
         if isinstance(item, list):
             colour = _colour(item, path)
-            if colours.setdefault(colour, IGNORE_INDEX) != IGNORE_INDEX:
+            if none != IGNORE_INDEX:
+                ids[none] = IGNORE_INDEX
+            if colours.setdefault(colour, none) != none:
                 raise PipaError(f"{list(colour)} is a class's colour, and under `ignore`", path)
         elif ids.setdefault(_id(item, path, _IGNORED), IGNORE_INDEX) != IGNORE_INDEX:
             raise PipaError(f"{item} is a class, and under `ignore`", path)
