@@ -1,5 +1,6 @@
 """Prediction: the outputs of each input, and that a fault leaves no partial file."""
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -132,6 +133,27 @@ def test_a_second_run_does_not_take_the_first_ones_pictures(tmp_path):
     assert len(plan([tmp_path / "colour"], tmp_path).jobs) == 1  # unless they are asked for
 
 
+def test_an_input_is_never_replaced(tmp_path, monkeypatch):
+    photo = save(tmp_path / "colour" / "street.png")
+    before = photo.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipaError, match=r"colour/street.png.* is an input.*another --out"):
+        run(["colour"], Path())
+    assert files(tmp_path) == ["colour/street.png"]
+    assert photo.read_bytes() == before
+
+
+def test_linked_folders_are_searched_and_hidden_ones_are_not(tmp_path):
+    photos = tmp_path / "photos"
+    save(photos / "a.png")
+    save(photos / ".ipynb_checkpoints" / "a-checkpoint.png")
+    save(tmp_path / "elsewhere" / "b.png")
+    (photos / "day2").symlink_to(tmp_path / "elsewhere")
+    (photos / "round").symlink_to(photos)
+    names = [str(job.name) for job in plan([photos], tmp_path / "out").jobs]
+    assert names == ["a", "day2/b"]
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_scale_changes_what_the_network_sees_and_not_the_outputs_size(tmp_path, scale):
     image = picture(2, (40, 60)).repeat(2, 0).repeat(2, 1)
@@ -240,6 +262,7 @@ def test_a_second_run_goes_on_where_the_first_one_stopped(tmp_path):
     first = predict(Strongest(), [tmp_path / "in"], out)
     assert next(first)[0].stem == "a"
     del first
+    gc.collect()  # it ends, and waits for what is being written
     (out / "overlay" / "b.png").unlink(missing_ok=True)
     (out / "ids" / "c.png").unlink(missing_ok=True)
     assert [source.stem for source, _ in run([tmp_path / "in"], out, resume=True)] == ["b", "c"]

@@ -4,6 +4,7 @@ Images are read ahead and written by threads, while the network labels those of 
 what waits in between is bounded, so memory stays flat. Every file appears whole or not at all.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -83,6 +84,7 @@ def predict(
         batch = 1 if model.mean.device.type == "cpu" else 8
     at_least(1, batch, "batch")
     found = plan(inputs, out, shard=shard)
+    _refuse_to_replace_inputs(found.jobs, out, painter.kinds)
     _make_folder(out)
     jobs = [job for job in found.jobs if not (resume and _is_done(job, out, painter.kinds))]
     return Predictions(jobs, found.ignored, _Work(labeller, painter, out, tick, batch), on_error)
@@ -254,6 +256,13 @@ def _outputs(job: Job, out: Path, kinds: Sequence[str]) -> dict[str, Path]:
     if job.is_video:
         return {kind: job.output(out, kind, ".webm") for kind in kinds if kind in IN_VIDEOS}
     return {kind: job.output(out, kind, KINDS[kind]) for kind in kinds}
+
+
+def _refuse_to_replace_inputs(jobs: Sequence[Job], out: Path, kinds: Sequence[str]) -> None:
+    given = {os.path.realpath(job.source) for job in jobs}
+    for path in (path for job in jobs for path in _outputs(job, out, kinds).values()):
+        if os.path.realpath(path) in given:
+            raise PipaError("is an input, and would be replaced", path, "Choose another --out.")
 
 
 def _is_done(job: Job, out: Path, kinds: Sequence[str]) -> bool:
