@@ -144,6 +144,28 @@ def test_specifications(spec, default, want):
     assert parse(spec, default) == want
 
 
+def test_a_folder_with_the_name_of_a_benchmark_is_not_passed_over(tmp_path, monkeypatch):
+    builders.folder(tmp_path / "streets", labelled=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipaError, match=r"Write ./streets for the folder, streets: for"):
+        find("streets", "target")
+    assert len(find("./streets", "target").pairs) == 4
+    assert parse("streets:") == ("streets", "", "")
+
+
+def test_linked_folders_are_searched_and_hidden_ones_are_not(tmp_path):
+    root = builders.folder(tmp_path / "synthetic", 2)
+    other = builders.folder(tmp_path / "more", 3)
+    for kind in ("images", "labels"):
+        (root / kind / "more").symlink_to(other / kind)
+        (root / kind / "round").symlink_to(root / kind)
+    hidden = root / "images" / ".thumbnails"
+    shutil.copytree(other / "images", hidden)
+    found = find(str(root), "source").pairs
+    assert [pair.image.parent.name for pair in found] == ["images"] * 2 + ["more"] * 3
+    assert all(pair.label.parent.name in ("labels", "more") for pair in found)
+
+
 @pytest.mark.parametrize(("spec", "default"), [("kitti:/data", "folder"), ("/data", "kitti")])
 def test_an_unknown_format_is_named_with_the_known_ones(spec, default):
     with pytest.raises(PipaError, match=r"the format kitti is not known.* Known: folder, gta5"):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,25 @@ def test_a_faulty_file_of_any_data_set_is_named_before_training(pipa, folders, r
     assert len(done.err.splitlines()) == 1
     assert not (folders / "runs").exists()
     assert pipa(*given, "--on-error=skip").code == 0
+
+
+def test_an_image_without_a_label_can_be_skipped(pipa, folders, caplog):
+    label = next((folders / "synthetic" / "labels").iterdir())
+    label.unlink()
+    given = ("adapt", "synthetic", "photos", *QUICK)
+    done = pipa(*given)
+    assert done.code == 2
+    assert "has no label" in done.err
+    done = pipa(*given, "--on-error=skip")
+    assert done.code == 0
+    assert label.name in caplog.text
+
+
+def test_labels_without_an_image_do_not_make_the_images_faulty(pipa, folders):
+    labels = folders / "synthetic" / "labels"
+    for number in range(20):
+        shutil.copy(labels / "000.png", labels / f"spare{number}.png")
+    assert pipa("adapt", "synthetic", "photos", *QUICK, "--on-error=skip").code == 0
 
 
 def test_labels_of_the_target_are_never_opened(pipa, folders):

@@ -1,7 +1,7 @@
 """From a specification to full images with their labels, in the classes of the run."""
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -118,7 +118,12 @@ class Segmentation:
 
 
 def open_labelled(
-    spec: str, classes: str | None = None, *, role: Role = "validation", default: str = "folder"
+    spec: str,
+    classes: str | None = None,
+    *,
+    role: Role = "validation",
+    default: str = "folder",
+    skipped: list[PipaError] | None = None,
 ) -> tuple[Segmentation, LabelSpace]:
     """Open labelled images; return them, and the classes of their labels.
 
@@ -127,11 +132,12 @@ def open_labelled(
         classes: The run's classes; None: the data set's own.
         role: Decides the split if the specification does not.
         default: Format of a specification without one.
+        skipped: The list that images without a label are added to; None: they are raised.
 
     Raises:
         PipaError: A file is not where it should be, or there is no class table.
     """
-    files = find(spec, role, default)
+    files = find(spec, role, default, skipped=skipped)
     run = run_table(files, classes)
     return in_classes(files, run), run.labels
 
@@ -154,6 +160,7 @@ def open_domains(
     classes: str | None,
     cache: bool | Literal["auto"],
     workers: int,
+    skipped: list[PipaError] | None = None,
 ) -> Domains:
     """Open the data sets of a training.
 
@@ -165,13 +172,15 @@ def open_domains(
         classes: The run's classes; None: those of the source.
         cache: Whether to keep decoded images in memory; "auto": if they are `SMALL`.
         workers: Processes that load, each with a memory of its own.
+        skipped: The list that images without a label are added to; None: they are raised.
 
     Raises:
         PipaError: A file is not where it should be, or there is no class table.
     """
-    source_files = find(source, "source", format)
-    target_files = None if target is None else find(target, "target", format)
-    scored_files = None if validation is None else find(validation, "validation", format)
+    find_files = partial(find, default=format, skipped=skipped)
+    source_files = find_files(source, "source")
+    target_files = None if target is None else find_files(target, "target")
+    scored_files = None if validation is None else find_files(validation, "validation")
     run = run_table(source_files, classes)
     files = [f for f in (source_files, target_files, scored_files) if f is not None]
     keep = is_small(files, workers) if cache == "auto" else cache

@@ -20,21 +20,26 @@ from pipa.files.imports import import_name
 log = logging.getLogger("pipa")
 
 
-def find(spec: str, role: Role, default: str = "folder") -> Files:
+def find(
+    spec: str, role: Role, default: str = "folder", *, skipped: list[PipaError] | None = None
+) -> Files:
     """List the files that a specification names; those of a target without labels.
 
     Args:
         spec: `[FORMAT[/SPLIT]:]PATH`.
         role: What the data are for: decides the split, and that a target has no labels.
         default: Format of a path without one.
+        skipped: The list that images without a label are added to; None: they are raised.
 
     Raises:
         PipaError: The format is unknown, the files are not where they should be, or an image has
-            no label.
+            no label; with `skipped` only if none has one.
     """
     files = find_all(spec, role, default, labelled=role != "target")
-    if files.faults:
+    if files.faults and (skipped is None or not files.pairs):
         raise files.faults[0]
+    if skipped is not None:
+        skipped.extend(files.faults)
     for line in listed(unread(files)):
         log.warning("%s", line)
     return files
@@ -67,7 +72,7 @@ def parse(spec: str, default: str = "folder") -> tuple[str, str, str]:
     """Take a specification apart: format, split (may be empty), path.
 
     Raises:
-        PipaError: The format is unknown.
+        PipaError: The format is unknown, or the specification has two meanings.
     """
     head, colon, path = spec.partition(":")
     kind, _, split = head.partition("/")
@@ -75,6 +80,9 @@ def parse(spec: str, default: str = "folder") -> tuple[str, str, str]:
         if colon:
             return kind, split, path
         if not DATA_SETS[kind].needs_path and not (split and Path(spec).exists()):
+            if Path(spec).exists():
+                remedy = f"Write ./{spec} for the folder, {spec}: for the benchmark."
+                raise PipaError("is a folder here, and the name of a benchmark", spec, remedy)
             return kind, split, ""
     if not colon or len(head) == 1 or Path(spec).exists():  # one letter: a drive of Windows
         return default, "", spec

@@ -245,6 +245,7 @@ class UDAData(L.LightningDataModule):
             classes=self.classes,
             cache=self.cache,
             workers=self.workers,
+            skipped=self.skippable,
         )
 
     def _source_crops(self) -> SourceCrops:

@@ -31,7 +31,7 @@ def target_images(
     Raises:
         PipaError: A file is not where it should be, unreadable, or none can be read.
     """
-    images = Segmentation(find(target, "target", format), None)
+    images = Segmentation(find(target, "target", format, skipped=skipped), None)
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
     found = []
     for index in chosen:
@@ -68,7 +68,7 @@ def source_pixels(
     Raises:
         PipaError: A label is faulty.
     """
-    images, labels = open_labelled(source, classes, role="source", default=format)
+    images, labels = open_labelled(source, classes, role="source", default=format, skipped=skipped)
     return np.asarray(class_counts(images, labels.names, skipped).pixels.sum(axis=0))
 
 

@@ -85,6 +85,7 @@ def examine(models: Mapping[str, Segmenter], data: Mapping[str, Any], count: int
     Raises:
         PipaError: The data are not there, or an image is unreadable.
     """
+    skip = data.get("on_error") == "skip"
     domains = open_domains(
         data["source"],
         data.get("target"),
@@ -93,6 +94,7 @@ def examine(models: Mapping[str, Segmenter], data: Mapping[str, Any], count: int
         classes=data.get("classes"),
         cache=False,
         workers=0,
+        skipped=[] if skip else None,
     )
     images = domains.validation or domains.target
     if images is None:
@@ -100,7 +102,6 @@ def examine(models: Mapping[str, Segmenter], data: Mapping[str, Any], count: int
     if any(model.num_classes != domains.labels.num_classes for model in models.values()):
         raise PipaError("the data's classes are not the model's", data["source"])
     found = Examination(str(data.get("validation") or data.get("target")), domains.labels)
-    skip = data.get("on_error") == "skip"
     samples = some(images, count, data.get("target_resize"), skip=skip)
     origin = some(domains.source, count, data.get("source_resize"), skip=skip)
     found.bins = {name: np.zeros((BINS, 3)) for name in models}

@@ -127,7 +127,7 @@ def check_all(data: dict[str, str], classes: str | None, on_error: str) -> Check
         spec, remedy = data[role], f"`pipa data check {data[role]}` lists all of them"
         if role != "target" and found.labels is None:
             raise PipaError("has no labels", spec, "Each image needs a PNG in the folder labels.")
-        if found.faults and (on_error == "stop" or found.count >= found.images):
+        if found.faults and (on_error == "stop" or not found.sizes):
             problem = f"{found.count} faults; the first: {found.faults[0].rstrip('.')}"
             remedy += "; --on-error skip trains without these files." if on_error == "stop" else "."
             raise PipaError(problem, spec, remedy)
