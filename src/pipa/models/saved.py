@@ -57,6 +57,8 @@ def save_segmenter(
         "metadata": dict(metadata or {}),
     }
     names = FILES if card is None else (*FILES, "README.md")
+    if folder.name in ("", ".."):
+        raise PipaError("cannot be replaced", folder, "Name a new folder.")
     if folder.exists() and not _holds_only(folder, names):
         raise PipaError("is there already, and not a saved network", folder, "Name another folder.")
     # A folder beside it takes the weights first, so that a full disk leaves no partial network.

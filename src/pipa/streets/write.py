@@ -98,6 +98,8 @@ def write_streets(
             remedy = f"Take 0 to {_ROOM - 1}."
             raise PipaError(f"the number of images of {split.name} is {count}", "streets", remedy)
     folder = Path(folder).expanduser()
+    if folder.name in ("", ".."):
+        raise PipaError("cannot be replaced", folder, "Name a new folder.")
     _refuse_if_full(folder)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     draw = partial(_draw, height=height, width=width, gap=gap, palette=_palette())
