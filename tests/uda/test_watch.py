@@ -121,6 +121,15 @@ def test_the_rate_of_each_step_and_the_sure_pseudo_labels_are_logged(tmp_path):
     assert sum(shares) == pytest.approx(1)
 
 
+def test_a_class_of_many_pixels_is_counted_to_the_end():
+    """Float32 stops at 2^24, which a class reaches within fifty steps of large crops."""
+    watch = PseudoLabels(LABELS.names)
+    watch.count = torch.tensor([2**24, 0, 0])
+    feed = Feed([batch_of()])
+    fit(SelfTraining(small(), LABELS), feed, callbacks=[watch], log_every_n_steps=50)
+    assert watch.count.sum() == 2**24 + batch_of().target.valid.sum()
+
+
 class Says(Callback):
     """Replaces the pseudo-labels of each step by given shares of three classes, in percent."""
 

@@ -186,8 +186,8 @@ class PseudoLabels(Callback):
         pseudo, valid = last.pseudo, last.batch.target.valid.flatten()
         label = pseudo.label.flatten()
         if self.count is None:
-            self.count = torch.zeros(len(self.names), device=label.device)
-        self.count.scatter_add_(0, label, valid.to(self.count.dtype))
+            self.count = torch.zeros(len(self.names), dtype=torch.long, device=label.device)
+        self.count.scatter_add_(0, label, valid.long())
         self.weight = self.weight + pseudo.weight.mean()
         sure = pseudo.confidence >= module.teacher.confidence
         self.sure = self.sure + sure.float().mean()
