@@ -3,6 +3,7 @@
 import torch
 from transformers import Dinov2Backbone, Dinov2Config
 
+from pipa.batch import Labelled
 from pipa.models.auto import Plain
 from pipa.models.encoder_decoder import EncoderDecoder
 from pipa.models.fpn import FPNHead
@@ -28,6 +29,15 @@ def test_the_feature_distance_counts_chosen_classes_alone():
     assert found[(0,)].item() == found[(2,)].item() == 0
     found[(0,)].backward()
     assert all(p.grad is None or not p.grad.any() for p in student.parameters())
+
+
+def test_crops_need_not_be_a_multiple_of_the_stride():
+    student, batch, term = small(), batch_of(side=128), FeatureDistance(min_ratio=0.0)
+    source = Labelled(batch.source.image[..., :100], batch.source.label[..., :100])
+    term.prepare(student)
+    prediction = student.analyse(source.image)
+    assert prediction.context.deepest.shape[-2:] == (4, 4)
+    assert term(prediction, source).item() == 0
 
 
 def plain_student():

@@ -67,7 +67,8 @@ class FeatureDistance(SourceTerm):
         with torch.no_grad():
             reference = self.encoder.context(source.image).deepest
         feature = prediction.context.deepest
-        scale = source.image.shape[-1] // feature.shape[-1]
+        pixels = -(-source.image.shape[-1] // feature.shape[-1])
+        scale = 1 << (pixels - 1).bit_length()  # the stride: the last column may lie half outside
         num_classes = prediction.outputs[0].logits.shape[1]
         cells = downscale_label(source.label, scale, num_classes, self.min_ratio)
         h, w = cells.shape[-2:]
