@@ -107,6 +107,14 @@ def test_a_run_without_a_start_says_that_it_has_no_verdict(pipa, pair, tmp_path,
     assert "no verdict at the end: without --method.start N" in caplog.text
 
 
+def test_a_judged_run_need_not_be_scored(pipa, pair, tmp_path):
+    given = [*pair, *TINY, "--method.name=daformer", "--judge=4", "--method.start=1"]
+    given += [f"--data.validation={pair[0].partition('=')[2]}", "--trainer.limit_val_batches=0"]
+    done = pipa("train", *given, "--trainer.max_steps=2", f"--out={tmp_path / 'run'}")
+    assert done.code == 0, done.err
+    assert "judgement" in json.loads((tmp_path / "run" / "results.json").read_text())
+
+
 def test_the_source_only_model_is_the_student_at_the_start(pipa, pair, tmp_path):
     given = [*pair, *TINY, "--method.name=daformer", "--judge=4", "--method.start=3"]
     given += ["--trainer.max_steps=5", "--trainer.val_check_interval=3"]

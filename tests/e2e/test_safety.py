@@ -13,6 +13,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 
 from pipa.errors import Interrupted, PipaError
+from pipa.evaluation.record import read_record
+from pipa.models.saved import load_segmenter
 from pipa.run.options import read_experiment
 from pipa.run.train import train
 
@@ -83,6 +85,20 @@ def test_a_signal_saves_the_step_and_a_resumed_run_is_the_same(pipa, options, tm
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         assert torch.equal(value, got[name]), name
+
+
+def test_a_run_that_is_made_longer_and_stopped_has_not_ended(pipa, options, tmp_path):
+    """Its scores would pass for those of the longer one."""
+    out = tmp_path / "run"
+    assert pipa("train", *options, "--trainer.max_steps=2", f"--out={out}").code == 0
+    assert read_record(out).finished
+    longer = [*options, "--trainer.max_steps=6", f"--out={out}", "--resume"]
+    sections = read_experiment(ArgumentParser(), longer)
+    with pytest.raises(Interrupted):
+        train(**sections, callbacks=[SignalDuring(3, signal.SIGINT)])
+    assert not read_record(out).finished
+    assert not (out / "model").exists()
+    assert load_segmenter(out).num_classes == 3
 
 
 def test_sigterm_ends_the_command_with_one_line_and_143(options, tmp_path):

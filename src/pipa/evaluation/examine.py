@@ -198,7 +198,7 @@ def features_of(
         grid = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], axis=1)
         places = torch.from_numpy(grid).to(image)[None, None]
         parts = [F.normalize(at(one, places), dim=1) for one in maps]
-        vectors.append(torch.cat(parts, dim=1).double().cpu().numpy())
+        vectors.append(torch.cat(parts, dim=1).cpu().double().numpy())
         classes.append(label[box][rows, columns])
     return np.concatenate(vectors), np.concatenate(classes).astype(np.int64)
 

@@ -154,4 +154,4 @@ def _count(label: Int[Tensor, "*pixels"], k: int) -> Int[Tensor, " k"]:
 
 
 def _array(value: Tensor) -> Float[np.ndarray, "*shape"]:
-    return value.double().cpu().numpy()
+    return value.cpu().double().numpy()  # MPS has no double

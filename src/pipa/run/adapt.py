@@ -13,10 +13,9 @@ from pipa.data.dataset import run_table
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
-from pipa.evaluation.report import write_report
 from pipa.files.odd_names import read_odd_names
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
-from pipa.run.ending import Run
+from pipa.run.ending import Run, write_own_report
 from pipa.run.folder import holds_run
 from pipa.run.options import read_experiment
 from pipa.run.train import train
@@ -107,7 +106,7 @@ def adapt(
     run = train(**sections_of([*choices.words, *words]), report=False)
     about = [f"{name}: {reason}" for name, reason in reasons.items()]
     title = f"{data['source']} to {data['target']}"
-    write_report([run.folder], run.folder / "report.html", title=title, about=about)
+    write_own_report(run.folder, title, about)
     return run
 
 

@@ -3,9 +3,12 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
@@ -45,8 +48,9 @@ def write_run(
     seconds: float | None,
     judging: Judge | None,
     before: Result | None = None,
+    device: torch.device | str = "cpu",
 ) -> Run:
-    """Write the model and the scores; the checkpoints exist already."""
+    """Judge on the device; write the model and the scores; the checkpoints exist already."""
     kept = module.student
     refuse_non_finite(kept)
     record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
@@ -59,7 +63,7 @@ def write_run(
     verdict = ""
     source_only = None if judging is None else judging.source_only_model(module.student)
     if judging is not None and source_only is not None:
-        judgement, found = judging.conclude(module.student, source_only)
+        judgement, found = judging.conclude(module.student, source_only, device)
         conclusion = Conclusion(found, result, before)
         verdict = str(conclusion)
         record["judgement"] = {
@@ -79,12 +83,12 @@ def write_run(
     return Run(out, kept, module.labels, result, verdict)
 
 
-def write_own_report(out: Path) -> None:
+def write_own_report(out: Path, title: str = "", about: Sequence[str] = ()) -> None:
     """Write the report of a run; if that is not possible the run is still a run.
 
     A network that could be trained may still not fit into memory with a whole image.
     """
     try:
-        write_report([out], out / "report.html")
+        write_report([out], out / "report.html", title=title, about=about)
     except (PipaError, RuntimeError, MemoryError, ValueError) as error:
         log.warning("the run has no report: %s", " ".join(str(error).split()))

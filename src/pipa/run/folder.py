@@ -73,6 +73,17 @@ def clear(run: Path) -> None:
         raise PipaError(problem, run, "Give another --out.") from error
 
 
+def forget_end(run: Path) -> None:
+    """Remove what a run wrote at its end: it goes on, and the scores are not those of its options.
+
+    Its checkpoints stay.
+    """
+    for name in ("results.json", "confusion.csv", "report.html"):
+        (run / name).unlink(missing_ok=True)
+    for name in ("model", "model_adapted", "source_only"):
+        shutil.rmtree(run / name, ignore_errors=True)
+
+
 def holds_run(out: Path) -> bool:
     """Whether a run has begun here, or ended."""
     return has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists()

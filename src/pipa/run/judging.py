@@ -65,23 +65,22 @@ class Judge(Callback):
         self.source_only: dict[str, Tensor] | None = None
         self.before: list[UInt8[np.ndarray, "_ _"]] | None = None
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Keep the student before its first step with a target."""
-        if trainer.global_step == self.start > 0:
-            assert isinstance(module, Method)
+        """Judge the student; keep it before its first step with a target.
+
+        At the end of a step: within one `CompileParts` would compile for each size of the images.
+        """
+        assert isinstance(module, Method)
+        if trainer.global_step % self.every == 0:
+            self._judge(module)
+        if trainer.global_step == self.start > 0 and self.source_only is None:
             state = module.student.state_dict()
             self.source_only = {name: value.detach().cpu().clone() for name, value in state.items()}
             self.before = [module.student.predict(image) for image in self.images]
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        """Judge the student, and log the figures."""
-        if trainer.global_step % self.every:
-            return
-        assert isinstance(module, Method)
+    def _judge(self, module: Method) -> None:
         found = vars(judge({ADAPTED: module.student}, self.images, self.shares).figures(ADAPTED))
         logged = {f"judge/{name}": float(found[name]) for name in ("score", "agreement", "js")}
         if self.before is not None:
@@ -108,9 +107,15 @@ class Judge(Callback):
         model.load_state_dict(self.source_only)
         return model
 
-    def conclude(self, adapted: Segmenter, source_only: Segmenter) -> tuple[Judgement, Verdict]:
-        """Compare the adapted student with the source-only model."""
-        found = judge({ADAPTED: adapted, SOURCE_ONLY: source_only}, self.images, self.shares)
+    def conclude(
+        self, adapted: Segmenter, source_only: Segmenter, device: torch.device | str = "cpu"
+    ) -> tuple[Judgement, Verdict]:
+        """Compare the adapted student with the source-only model, on a device; both return."""
+        before = adapted.mean.device, source_only.mean.device
+        models = {ADAPTED: adapted.to(device), SOURCE_ONLY: source_only.to(device)}
+        found = judge(models, self.images, self.shares)
+        for model, place in zip(models.values(), before, strict=True):
+            model.to(place)
         return found, found.verdict(ADAPTED, SOURCE_ONLY)
 
 
@@ -161,6 +166,8 @@ def score_source_only(
     """
     model = judging.source_only_model(module.student)
     if model is None or data.validation is None or engine.world_size > 1:
+        return None
+    if not sum(engine.num_val_batches):  # --trainer.limit_val_batches 0
         return None
     count = int(min(engine.num_val_batches[0], sys.maxsize))
     images = itertools.islice(data.val_dataloader(), count)
@@ -267,7 +274,8 @@ def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
     """Load the name and the network of each path; for a run, also the source-only model."""
     further = [path / name for path in paths for name in ("model_adapted", "source_only")]
     known = [*paths, *(path for path in further if (path / "config.json").is_file())]
-    return [(str(path), load_segmenter(path)) for path in known]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [(str(path), load_segmenter(path).to(device)) for path in known]
 
 
 def run_data(path: Path) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from pipa.run.devices import (
 )
 from pipa.run.ending import Run, write_own_report, write_run
 from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
-from pipa.run.folder import prepare_folder
+from pipa.run.folder import forget_end, prepare_folder
 from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import judge_for, score_source_only
 from pipa.run.options import TRAINER, StudentOptions, build_student
@@ -140,9 +140,12 @@ def train(
         watching = [] if judging is None else [judging]
         callbacks = [*speed.callbacks, *callbacks, *watching, *patience, stop]
         earlier = earlier_metrics(out, last)
-        judged = judging is not None
-        engine = build_trainer(out, data, trainer, callbacks, earlier, judged=judged, events=events)
+        engine = build_trainer(
+            out, data, trainer, callbacks, earlier, judged=judging is not None, events=events
+        )
         tell_of_batch(engine, data.batch_size, optim.lr)
+        if last is not None and engine.is_global_zero:
+            forget_end(out)
         engine.fit(module, datamodule=data, ckpt_path=last)
         engine.save_checkpoint(out / "checkpoints" / "last.ckpt")  # the end, whatever the interval
         result = validate(engine, module, data)
@@ -152,7 +155,8 @@ def train(
         before = None if judging is None else score_source_only(judging, module, data, engine)
         # Of a run that was resumed, this process knows the end only.
         seconds = None if resume else time.perf_counter() - since
-        run = write_run(out, module, result, seconds, judging, before)
+        # Lightning has moved the network off the device.
+        run = write_run(out, module, result, seconds, judging, before, engine.strategy.root_device)
         if report:
             write_own_report(out)
         return run
