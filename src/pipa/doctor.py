@@ -74,7 +74,11 @@ def _cuda() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
-        kind = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use precision 16-mixed"
+        kind = (
+            "bf16"
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else "no bf16: use precision 16-mixed"
+        )
         value = f"{about.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, {kind}"
         busy = "Another process holds most of its memory." if free < total / 2 else "ok"
         yield Finding(f"cuda:{index}", value, busy)

@@ -305,6 +305,13 @@ def test_validation_shows_whole_images_with_their_labels(root):
     assert data(root, validation=None).val_dataloader() == []
 
 
+def test_a_process_without_a_labelled_image_is_refused(root):
+    module = data(root)
+    module.trainer = L.Trainer(devices=4, accelerator="cpu", strategy="ddp_fork", logger=False)
+    with pytest.raises(PipaError, match=r"has 3 images for 4 processes. Use fewer devices"):
+        module.val_dataloader()
+
+
 def test_a_targets_labels_are_never_opened(root, tmp_path):
     shutil.copytree(root / "source", tmp_path / "target")
     for path in (tmp_path / "target" / "labels").iterdir():

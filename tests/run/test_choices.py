@@ -20,7 +20,7 @@ PHOTOS = Seen(((360, 480), (360, 480)), 300)
 def online(request, monkeypatch):
     """Whether the Hub answers: the only part of the world outside that a choice depends on."""
     monkeypatch.setattr(choices, "obtainable", lambda weights: request.param)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
     return request.param
 
 

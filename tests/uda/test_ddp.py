@@ -199,6 +199,8 @@ def test_several_devices_get_the_strategy_that_averages_once(tmp_path):
     options = {"devices": 2, "accelerator": "cpu", "max_steps": 1}
     strategy = build_trainer(tmp_path / "run", data, options, []).strategy
     assert isinstance(strategy, AveragedByMethod)
+    named = build_trainer(tmp_path / "run", data, options | {"strategy": "ddp"}, []).strategy
+    assert isinstance(named, AveragedByMethod)
     one = build_trainer(tmp_path / "run", data, options | {"devices": 1}, []).strategy
     assert not isinstance(one, AveragedByMethod)
 

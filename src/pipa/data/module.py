@@ -215,11 +215,14 @@ class UDAData(L.LightningDataModule):
         return Batches(self._loader(draws, numbers), ready, self._device, self.skipped)
 
     def val_dataloader(self) -> Batches[Labelled] | list[Any]:
-        """Return whole labelled images, one at a time; each process has its share of them."""
+        """Return whole labelled images, one at a time; each process has its share, at least one."""
         validation = self._opened.validation
         if validation is None:
             return []
         rank, processes = self._share
+        if len(validation) < processes:
+            problem = f"has {len(validation)} images for {processes} processes"
+            raise PipaError(problem, "--data.validation", "Use fewer devices.")
         images = ValidationSet(validation, self.target_resize, self.on_error == "skip")
         numbers = [[i] for i in range(rank, len(images), processes)]
         return Batches(self._loader(images, numbers), as_labelled, self._device, self.skipped)

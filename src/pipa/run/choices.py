@@ -282,7 +282,7 @@ def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 def hardware(machine: Machine) -> dict[str, Any]:
     """Options of the trainer for the device."""
-    if machine.device == "cuda" and torch.cuda.is_bf16_supported():
+    if machine.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return {"trainer.accelerator": "gpu", "trainer.devices": 1}
     name = {"cuda": "gpu"}.get(machine.device, machine.device)
     return {"trainer.accelerator": name, "trainer.devices": 1, "trainer.precision": "32-true"}

@@ -69,13 +69,15 @@ def build_trainer(
         table.experiment.log_metrics(row, int(row["step"]))
     table.save()
     given = dict(options)
-    if uses_several(given) and given.get("strategy", "auto") == "auto":
+    if uses_several(given) and given.get("strategy", "auto") in ("auto", "ddp"):
         given["strategy"] = AveragedByMethod()
     if training_device(given) == "cpu":
         keep_freed_memory()
     if training_device(given) == "cuda" and torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32, for what autocast leaves in float32
-        if given.get("precision") is None and torch.cuda.is_bf16_supported():
+        if given.get("precision") is None and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        ):
             given["precision"] = "bf16-mixed"
     every = validation_interval(given)
     for own in ("val_check_interval", "patience"):
