@@ -68,7 +68,7 @@ def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
         nodes = int(os.environ.get("SLURM_NNODES", "1"))
         return given | {"devices": int(os.environ["SLURM_NTASKS"]) // nodes, "num_nodes": nodes}
     if training_device(given) == "cuda" and (here := torch.cuda.device_count()) > 1:
-        log.info("%d GPUs are here, one is used; --trainer.devices %d uses all", here, here)
+        log.warning("%d GPUs are here, one is used; --trainer.devices %d uses all", here, here)
     return given | {"devices": 1}
 
 
