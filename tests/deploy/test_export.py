@@ -157,6 +157,20 @@ def test_an_onnx_file_predicts_like_the_network(tmp_path):
 
 
 @with_extra
+def test_a_file_of_two_sides_has_windows_of_two_sides(tmp_path):
+    """Windows of another form would be filled up with a border that the network sees."""
+    model = pipa.create_segmenter("small", 3)
+    export(model, tmp_path / "x.onnx", (64, 128))
+    file = OnnxSegmenter(tmp_path / "x.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    assert (file.predict(image) == model.predict(image)).mean() > 0.99
+    seen = []
+    file.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[2:])))
+    file.predict(np.zeros((100, 200, 3), np.uint8))
+    assert seen == [(64, 128)] * 4
+
+
+@with_extra
 def test_eight_bits_are_a_quarter_of_the_size_and_near_the_network(tmp_path):
     torch.manual_seed(0)
     model = Learned()

@@ -51,9 +51,10 @@ class OnnxSegmenter(Segmenter):
             raise PipaError("is no network that `pipa export` wrote", path) from error
         if channels != 3 or not all(isinstance(side, int) for side in (*size, classes)):
             raise PipaError("is no network that `pipa export` wrote", path)
-        window = min(size)
-        super().__init__(classes, window=window, stride=max(1, 3 * window // 4))
-        self.session, self.size = session, tuple(size)
+        super().__init__(classes)
+        height, width = self.window = self.size = (size[0], size[1])
+        self.stride = max(1, 3 * height // 4), max(1, 3 * width // 4)
+        self.session = session
         if "names" in about:
             colours = tuple((r, g, b) for r, g, b in json.loads(about["colours"]))
             self.labels = LabelSpace(tuple(json.loads(about["names"])), colours)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipa.batch import Box
 from pipa.classes import LabelSpace
 from pipa.models.inputs import as_batch
-from pipa.models.windows import evaluating, slide
+from pipa.models.windows import Sides, evaluating, slide
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -123,7 +123,9 @@ class Segmenter(nn.Module, ABC):
         if not all(isinstance(n, int) and n > 0 for n in (num_classes, window, stride, chunk)):
             raise ValueError("num_classes, window, stride and chunk are whole numbers above 0")
         self.num_classes = num_classes
-        self.window, self.stride, self.chunk = window, stride, chunk
+        self.window: Sides = window
+        self.stride: Sides = stride
+        self.chunk = chunk
         self.config, self.labels = {}, None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

@@ -14,33 +14,42 @@ from torch.nn import functional as F
 
 from pipa.batch import Box
 
+Sides = int | tuple[int, int]
+"""A number for rows and columns alike, or one for each."""
 
-def tile(height: int, width: int, *, window: int, stride: int) -> list[Box]:
+
+def tile(height: int, width: int, *, window: Sides, stride: Sides) -> list[Box]:
     """Return boxes that cover an image, row by row; the last of a row or column is at the border.
 
     Args:
         height: Rows of the image.
         width: Columns of the image.
-        window: Side of a box, in pixels; at most the image's.
-        stride: Pixels from one box to the next, at most `window`.
+        window: Sides of a box, in pixels; at most the image's.
+        stride: Pixels from one box to the next; at most the window's, so that there are no gaps.
     """
-    rows, columns = _spans(height, window, stride), _spans(width, window, stride)
+    down, right = zip(_pair(window), _pair(stride), strict=True)
+    rows, columns = _spans(height, *down), _spans(width, *right)
     return [Box(row, column) for row in rows for column in columns]
 
 
 def _spans(length: int, window: int, stride: int) -> list[slice]:
     window = min(window, length)
+    stride = min(stride, window)
     count = -((window - length) // stride) + 1  # rounded up
     starts = [min(index * stride, length - window) for index in range(count)]
     return [slice(start, start + window) for start in starts]
+
+
+def _pair(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
 
 
 @runtime_checkable
 class Windowed(Protocol):
     """A network with the size, the stride and the number per pass of its windows: a `Segmenter`."""
 
-    window: int
-    stride: int
+    window: Sides
+    stride: Sides
     chunk: int
 
     def __call__(self, image: Tensor, /) -> Tensor:
@@ -58,8 +67,8 @@ def average_windows(
     function: Callable[[Tensor], Tensor],
     image: Float[Tensor, "b c h w"],
     *,
-    window: int,
-    stride: int,
+    window: Sides,
+    stride: Sides,
     chunk: int | None = None,
     cell: int = 1,
 ) -> Float[Tensor, "b k _ _"]:
@@ -70,7 +79,7 @@ def average_windows(
     Args:
         function: From crops (n, c, s, t) to logits (n, k, s / cell, t / cell).
         image: The input.
-        window: Side of a window, in pixels.
+        window: Sides of a window, in pixels.
         stride: Pixels from one window to the next; a multiple of `cell`.
         chunk: Windows that go through `function` together; all of them when None.
         cell: Pixels per logit; h and w are multiples of it.
@@ -96,7 +105,7 @@ def average_windows(
             total[..., *cells] += answer
             count[*cells] += 1
     assert total is not None, "an image has at least one window"
-    return total / count.to(total.dtype)
+    return total.div_(count.to(total.dtype))  # in place: this may be gigabytes
 
 
 def shrink(box: Box, cell: int) -> Box:
