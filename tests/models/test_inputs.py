@@ -1,5 +1,6 @@
 """`Segmenter.predict` takes what people have, and says in one line what it takes."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,15 @@ def test_every_form_of_an_image_gives_the_same_ids(model, image, tmp_path):
         image[:, ::-1][:, ::-1],  # negative strides
     ):
         np.testing.assert_array_equal(model.predict(form), ids)
+
+
+def test_of_sixteen_bits_the_upper_ones_are_seen(model, image, tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), image[..., 0].astype(np.uint16) * 256 + 77)
+    ids = model.predict(tmp_path / "deep.png")
+    assert len(np.unique(ids)) > 1
+    np.testing.assert_array_equal(model.predict(Image.open(tmp_path / "deep.png")), ids)
+    with pytest.raises(PipaError, match="mode F is no image"):
+        model.predict(Image.fromarray(image[..., 0].astype(np.float32)))
 
 
 def test_a_batch_is_what_its_images_are(model, image):

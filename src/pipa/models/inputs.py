@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -34,7 +34,7 @@ def as_batch(image: Any) -> tuple[Float[Tensor, "b 3 h w"], bool]:
     if isinstance(image, str | Path):
         image = read_image(Path(image))
     elif isinstance(image, Image.Image):
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = rgb_of(ImageOps.exif_transpose(image))
     if isinstance(image, Tensor):
         return tensor_batch(image)
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8):
@@ -43,6 +43,20 @@ def as_batch(image: Any) -> tuple[Float[Tensor, "b 3 h w"], bool]:
         raise PipaError(f"{named(image)} is no RGB image", remedy=TAKES)
     pixels = torch.from_numpy(np.array(image)).movedim(-1, -3).float() / 255
     return pixels.reshape(-1, *pixels.shape[-3:]), image.ndim == 4
+
+
+def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of a PIL image; of 16 bits the upper 8, as in a file.
+
+    Raises:
+        PipaError: It holds fractions, or whole numbers without a range.
+    """
+    if image.mode in ("I", "F"):
+        raise PipaError(f"a PIL image of mode {image.mode} is no image", remedy=TAKES)
+    if image.mode.startswith("I;16"):
+        upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(upper[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def tensor_batch(image: Tensor) -> tuple[Float[Tensor, "b 3 h w"], bool]:
