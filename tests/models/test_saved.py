@@ -1,7 +1,9 @@
 """Networks by name and on disk, and errors about them."""
 
+import errno
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +73,37 @@ def test_a_pretrained_folder_is_not_needed_again(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(model.predict(image), again.predict(image))
     assert again.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_an_old_network_goes_only_when_the_new_one_is_there(folder, tmp_path, monkeypatch):
+    """A folder that is mounted can be emptied, but neither removed nor renamed."""
+    pipa.save_segmenter(pipa.create_segmenter("small", 2), folder)
+    rename = Path.rename
+
+    def refused(self, target):
+        if self == folder:
+            raise OSError(errno.EBUSY, "busy")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PipaError, match="cannot be written"):
+        pipa.save_segmenter(pipa.create_segmenter("small", 3), folder)
+    assert pipa.load_segmenter(folder).num_classes == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    class Network(torch.nn.Conv2d):
+        def forward(self, image):
+            return super().forward(image), [image]
+
+    student = pipa.Wrapped(Network(3, 2, 1), num_classes=2, channels=[3])
+    assert len(list(student.parameters())) == 2
+    with pytest.raises(PipaError, match="not built by create_segmenter"):
+        pipa.save_segmenter(student, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(PipaError, match="has no layers"):
+        pipa.Wrapped(lambda image: (image, [image]), num_classes=3, channels=[3])
 
 
 def test_a_network_replaces_one_and_nothing_else(folder, tmp_path):

@@ -45,9 +45,13 @@ def save_segmenter(
         card: Text of a README.md to write beside them; an older one is replaced.
 
     Raises:
-        PipaError: The folder has other contents, or cannot be written.
+        PipaError: The folder has other contents, or cannot be written, or the network is not of
+            `create_segmenter`.
     """
     folder = Path(folder)
+    if not model.config:
+        problem = "the network was not built by create_segmenter, so it could not be loaded"
+        raise PipaError(problem, folder, "Save its state_dict with torch.save.")
     known = labels if labels is not None else model.labels
     config = {
         "format": "pipa-segmenter",
@@ -73,13 +77,25 @@ def save_segmenter(
         shutil.copymode(fresh / "config.json", weights)  # else nobody else could read it
         if card is not None:
             (fresh / "README.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
+        _put_in_place(fresh, folder)
     except (OSError, SafetensorError) as error:
         raise PipaError(f"cannot be written: {error}", folder) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Rename a folder; what is there is removed afterwards, so that one of both always exists."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _holds_only(folder: Path, names: Sequence[str]) -> bool:

@@ -25,8 +25,9 @@ RUN = {
     "model_adapted": MODEL,
     "source_only": MODEL,
     ".*.new": MODEL,
+    ".*.old": MODEL,
 }
-"""Names of the files that a run writes, by folder; a killed process leaves `.part` and `.new`."""
+"""Names of the files that a run writes, by folder; a killed process leaves the hidden ones."""
 
 
 def foreign_files(run: Path) -> list[Path]:
