@@ -28,6 +28,7 @@ def predict(
     kinds: Sequence[str] = DEFAULT,
     scale: float = 1.0,
     alpha: float = 0.5,
+    batch: int | None = None,
 ) -> dict[Path, list[Path]]:
     """Label images, folders of images and videos; write the predictions as pictures.
 
@@ -41,6 +42,8 @@ def predict(
             probabilities, cityscapes.
         scale: Factor by which images are resized for the network; outputs keep the input's size.
         alpha: Weight of the class's colour in an overlay, 0..1.
+        batch: Consecutive images of one size, or frames, that go through the network together;
+            None: 1 on a CPU, else up to 8, fewer of large ones.
 
     Returns:
         The files that were written for each input.
@@ -55,7 +58,10 @@ def predict(
     """
     several = [inputs] if isinstance(inputs, str | Path) else inputs
     network = network_of(model)
-    return dict(label_files(network, several, Path(out), kinds=kinds, scale=scale, alpha=alpha))
+    where = Path(out)
+    return dict(
+        label_files(network, several, where, kinds=kinds, scale=scale, alpha=alpha, batch=batch)
+    )
 
 
 def evaluate(

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from tiny import COLOURS, Strongest
 
 from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, LabelSpace
+from pipa.deploy.labeller import Labeller
+from pipa.deploy.outputs import Painter
 from pipa.deploy.plan import output_names, plan
-from pipa.deploy.predict import predict
+from pipa.deploy.predict import _Work, predict
 from pipa.deploy.video import VideoReader
 from pipa.errors import PipaError
 from pipa.files.images import read_image, read_label
@@ -203,6 +205,11 @@ def test_cityscapes_label_ids(tmp_path):
     ids = np.array([CITYSCAPES_IDS[CITYSCAPES.names.index(name)] for name in names])
     assert set(ids) == {24, 7, 33}
     np.testing.assert_array_equal(read_label(path), ids[image.argmax(2)])
+
+
+def test_large_images_go_through_a_gpu_in_smaller_batches(tmp_path):
+    work = _Work(Labeller(Strongest()), Painter(Strongest(), ["ids"], 0.5), tmp_path, print, None)
+    assert [work.most((n, n, 3)) for n in (512, 2048, 3000, 9000)] == [8, 4, 1, 1]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])

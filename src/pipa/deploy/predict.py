@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,9 @@ from pipa.models.segmenter import Segmenter
 Image = UInt8[np.ndarray, "h w 3"]
 Result = tuple[Path, list[Path]]
 """An input and the files written for it."""
+
+PIXELS = 2**24
+"""Pixels of the images that go through a GPU together, at most, unless a batch is given."""
 
 
 def predict(
@@ -60,7 +63,7 @@ def predict(
         scale: Factor by which images are resized for the network; outputs keep the input's size.
         alpha: Weight of the class's colour in an overlay, 0..1.
         batch: Consecutive images of one size, or frames, that go through the network together;
-            None: 1 on a CPU, else 8.
+            None: 1 on a CPU, else up to 8, fewer of large ones.
         shard: (i, n), 1 <= i <= n: every n-th input from the i-th on, for n machines.
         resume: Leave out the inputs whose outputs are all there.
         on_error: "stop" at an input that cannot be read, or "skip" it: `faults` lists those.
@@ -80,9 +83,10 @@ def predict(
         confidence="confidence" in kinds,
         probabilities="probabilities" in kinds,
     )
-    if batch is None:
-        batch = 1 if model.mean.device.type == "cpu" else 8
-    at_least(1, batch, "batch")
+    if batch is None and model.mean.device.type == "cpu":
+        batch = 1
+    if batch is not None:
+        at_least(1, batch, "batch")
     found = plan(inputs, out, shard=shard)
     _refuse_to_replace_inputs(found.jobs, out, painter.kinds)
     _make_folder(out)
@@ -131,7 +135,7 @@ class Predictions(Iterator[Result]):
                     else:
                         yield from _finished(written, 0)
                         yield from self._video(jobs[0])
-                    yield from _finished(written, work.batch)
+                    yield from _finished(written, work.waiting)
         except PipaError:
             yield from _finished(written, 0)
             raise
@@ -146,7 +150,7 @@ class Predictions(Iterator[Result]):
         """Yield consecutive images of one size; a video is alone, and has no image."""
         jobs: list[Job] = []
         images: list[Image] = []
-        for job, reading in _ahead(pool, self.jobs, 2 * self._work.batch + 2):
+        for job, reading in _ahead(pool, self.jobs, 2 * self._work.waiting + 2):
             try:
                 image = reading.result()
             except PipaError as error:
@@ -157,7 +161,7 @@ class Predictions(Iterator[Result]):
                 self.faults.append(error)
                 continue
             fits = image is not None and all(image.shape == other.shape for other in images)
-            if jobs and (not fits or len(jobs) == self._work.batch):
+            if jobs and (not fits or len(jobs) == self._work.most(images[0].shape)):
                 yield jobs, images
                 jobs, images = [], []
             if image is None:
@@ -185,10 +189,15 @@ class _Work:
         painter: Painter,
         out: Path,
         tick: Callable[[int], None],
-        batch: int,
+        batch: int | None,
     ) -> None:
         self.labeller, self.painter, self.out = labeller, painter, out
         self.tick, self.batch = tick, batch
+        self.waiting = batch or 8
+
+    def most(self, shape: tuple[int, ...]) -> int:
+        """How many images of a shape go through the network together."""
+        return self.batch or max(1, min(8, PIXELS // (shape[0] * shape[1])))
 
     def label(self, images: Sequence[Image]) -> list[Answer]:
         answers = self.labeller(images)
@@ -221,10 +230,11 @@ class _Work:
         return list(paths.values())
 
     def _label_frames(self, frames: Iterator[Image], sinks: dict[str, VideoWriter]) -> None:
-        while images := list(islice(frames, self.batch)):
-            for image, answer in zip(images, self.label(images), strict=True):
-                for kind, sink in sinks.items():
-                    sink.write(self.painter.picture(kind, image, answer))
+        for shape, alike in groupby(frames, key=lambda frame: frame.shape):  # it may change
+            while images := list(islice(alike, self.most(shape))):
+                for image, answer in zip(images, self.label(images), strict=True):
+                    for kind, sink in sinks.items():
+                        sink.write(self.painter.picture(kind, image, answer))
 
 
 def _ahead(
