@@ -59,6 +59,14 @@ def test_a_run_ends_with_a_verdict_and_keeps_the_source_only_model(pipa, pair, t
     assert made.code == 0, made.err
     assert "source-only student on its left" in report.read_text()
 
+    points = [step for step, _ in read_record(tmp_path / "run").series["judge/score"]]
+    assert points == [2, 5, 8, 11], "at the steps that were judged"
+    none = pipa("judge", tmp_path / "run", "--against", "nobody", "--out", tmp_path / "judged.json")
+    assert none.code == 2
+    assert "--against: is none of the models" in none.err
+    adapted = f"{tmp_path / 'run'}/"
+    other = pipa("judge", adapted, "--against", adapted)
+    assert other.code == 0, other.err
     again = pipa("judge", tmp_path / "run", "--out", tmp_path / "judged.json")
     assert again.code == 0, again.err
     for column in ("score", "agreement", "JS", "SND", "MI", "confidence"):

@@ -21,7 +21,7 @@ def judge_command(given: list[str]) -> int:
     parser.add_argument("--classes", type=str | None, help="the classes of the source")
     parser.add_argument("--images", type=int, default=64, help="how many to look at, at most")
     about = "the model that the others are compared with; default: the run's source-only model"
-    parser.add_argument("--against", type=str | None, help=about)
+    parser.add_argument("--against", type=Path | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write all criteria here, as JSON")
     options = parser.parse_args(given)
 
@@ -33,8 +33,8 @@ def judge_command(given: list[str]) -> int:
         source=options.source,
         classes=options.classes,
         count=options.images,
+        against=options.against,
     )
-    baseline = options.against or baseline
     show(judgement.table())
     for name in judgement.ranking():
         if name != baseline:

@@ -74,20 +74,22 @@ class Judge(Callback):
         """
         assert isinstance(module, Method)
         if trainer.global_step % self.every == 0:
-            self._judge(module)
+            self._judge(trainer, module)
         if trainer.global_step == self.start > 0 and self.source_only is None:
             state = module.student.state_dict()
             self.source_only = {name: value.detach().cpu().clone() for name, value in state.items()}
             self.before = [module.student.predict(image) for image in self.images]
 
-    def _judge(self, module: Method) -> None:
+    def _judge(self, trainer: L.Trainer, module: Method) -> None:
         found = vars(judge({ADAPTED: module.student}, self.images, self.shares).figures(ADAPTED))
         logged = {f"judge/{name}": float(found[name]) for name in ("score", "agreement", "js")}
         if self.before is not None:
             now = [module.student.predict(image) for image in self.images]
             same = [float((a == b).mean()) for a, b in zip(now, self.before, strict=True)]
             logged["judge/same"] = float(np.mean(same))
-        module.log_dict(logged)
+        module.log_dict(logged, logger=False)  # Lightning would write them at other steps, or never
+        for logger in trainer.loggers:
+            logger.log_metrics(logged, step=trainer.global_step - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Save the source-only student in checkpoints."""
@@ -236,6 +238,7 @@ def judge_saved(
     source: str | None = None,
     classes: str | None = None,
     count: int = 64,
+    against: Path | None = None,
 ) -> tuple[Judgement, str]:
     """Judge finished models; for a run, judge its model and its source-only model.
 
@@ -245,12 +248,14 @@ def judge_saved(
         source: Data whose class shares are counted; None: the source of the first run.
         classes: The classes of the source; None: those of the first run, or the data set's own.
         count: Maximum number of target images.
+        against: The model with which the others are compared; None: the first source-only one.
 
     Returns:
         The judgement, and the name of the model with which the others are compared.
 
     Raises:
-        PipaError: A model or an image cannot be read, or the source is unknown.
+        PipaError: A model or an image cannot be read, the source is unknown, or no model is the
+            one in `against`.
     """
     known = run_data(paths[0])
     at_least(1, count, "images")
@@ -263,10 +268,16 @@ def judge_saved(
     assert target is not None
     assert source is not None
     resize = known.get("target_resize")  # other photos are used at the size of the run's
-    images = target_images(target, count, format=target_format, resize=resize)
-    shares = source_pixels(source, classes=classes or known.get("classes"), format=source_format)
+    skipped: list[PipaError] | None = [] if known.get("on_error") == "skip" else None
     models = dict(saved_models(paths))
     baseline = next((name for name in models if name.endswith("source_only")), next(iter(models)))
+    baseline = baseline if against is None else str(against)
+    if baseline not in models:
+        raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
+    images = target_images(target, count, format=target_format, resize=resize, skipped=skipped)
+    shares = source_pixels(
+        source, classes=classes or known.get("classes"), format=source_format, skipped=skipped
+    )
     return judge(models, images, shares, quiet=False), baseline
 
 
