@@ -92,6 +92,12 @@ def test_a_run_that_is_made_longer_and_stopped_has_not_ended(pipa, options, tmp_
     out = tmp_path / "run"
     assert pipa("train", *options, "--trainer.max_steps=2", f"--out={out}").code == 0
     assert read_record(out).finished
+    (out / "model" / "mine.onnx").write_bytes(b"mine")
+    refused = pipa("train", *options, "--trainer.max_steps=6", f"--out={out}", "--resume")
+    assert refused.code == 2
+    assert "mine.onnx would be removed" in refused.err.replace(": ", " ")
+    assert read_record(out).finished
+    (out / "model" / "mine.onnx").unlink()
     longer = [*options, "--trainer.max_steps=6", f"--out={out}", "--resume"]
     sections = read_experiment(ArgumentParser(), longer)
     with pytest.raises(Interrupted):

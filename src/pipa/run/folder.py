@@ -78,11 +78,21 @@ def forget_end(run: Path) -> None:
     """Remove what a run wrote at its end: it goes on, and the scores are not those of its options.
 
     Its checkpoints stay.
+
+    Raises:
+        PipaError: A folder of a network holds something that no run writes; then all stays.
     """
+    ends = [
+        run / name for name in ("model", "model_adapted", "source_only") if (run / name).exists()
+    ]
+    foreign = [path for path in foreign_files(run) if path in ends or path.parent in ends]
+    if foreign:
+        problem = "would be removed, as the run goes on and its network changes"
+        raise PipaError(problem, foreign[0], "Move it away first.")
     for name in ("results.json", "confusion.csv", "report.html"):
         (run / name).unlink(missing_ok=True)
-    for name in ("model", "model_adapted", "source_only"):
-        shutil.rmtree(run / name, ignore_errors=True)
+    for end in ends:
+        shutil.rmtree(end, ignore_errors=True)
 
 
 def holds_run(out: Path) -> bool:
@@ -99,9 +109,11 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
         The checkpoint; None for a run that starts at its first step.
 
     Raises:
-        PipaError: The folder holds a run and is not to be resumed, or the other way round, or it
-            cannot be written, or all its checkpoints are damaged.
+        PipaError: The folder holds a run and is not to be resumed, or the other way round, or an
+            ablation, or it cannot be written, or all its checkpoints are damaged.
     """
+    if (out / "table.json").exists() or any(out.glob("*/seed*")):
+        raise PipaError("is the folder of an ablation", out, "Give another --out.")
     if resume:
         last = checkpoint_to_resume(out, steps)
     elif holds_run(out):
