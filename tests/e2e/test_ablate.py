@@ -166,6 +166,22 @@ def test_a_number_of_batches_stays_whole(given):
     assert "limit_val_batches: 2\n" in done.stdout
 
 
+def test_a_training_does_not_write_into_an_ablation(pipa, tmp_path):
+    (tmp_path / "none" / "seed0").mkdir(parents=True)
+    (tmp_path / "report.html").write_text("the ablation's")
+    done = pipa(
+        "train",
+        *TINY,
+        "--data.source=streets:source=2",
+        "--trainer.max_steps=1",
+        "--method.name=source_only",
+        f"--out={tmp_path}",
+    )
+    assert done.code == 2
+    assert "is the folder of an ablation" in done.err
+    assert (tmp_path / "report.html").read_text() == "the ablation's"
+
+
 def test_two_ablations_do_not_share_a_folder(pipa, given, tmp_path):
     (tmp_path / "grid").mkdir()
     with (tmp_path / "grid" / ".lock").open("w") as other:

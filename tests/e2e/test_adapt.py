@@ -98,6 +98,8 @@ def test_an_image_without_a_label_can_be_skipped(pipa, folders, caplog):
     done = pipa(*given, "--on-error=skip")
     assert done.code == 0
     assert label.name in caplog.text
+    judged = pipa("judge", "runs/synthetic-to-photos")
+    assert judged.code == 0, judged.err
 
 
 def test_labels_without_an_image_do_not_make_the_images_faulty(pipa, folders):
@@ -127,6 +129,9 @@ def test_a_source_without_labels_is_refused(pipa, folders):
         ("{data: {crop: 32, colour: 3}, trainer: {max_steps: 4}}", "colour"),
         ("{data: {crop: 32}, trainer: {max_steps: 4}, optim: {layer_decay: 7}}", "layer_decay"),
         ("{data: {crop: 32}}", "max_steps"),
+        ("{data: , trainer: {max_steps: 4}}", "data.crop"),
+        ("{data: {crop: 32}, trainer: {max_steps: null}}", "max_steps"),
+        ("{data: {crop: 32}, trainer: {max_steps: 4}, student: 5}", "max_steps"),
         ("[", "max_steps"),
     ],
 )
@@ -135,6 +140,16 @@ def test_a_recipe_of_the_users_own_is_checked(pipa, folders, recipe, said):
     done = pipa("adapt", "synthetic", "photos", "--network=small", "--recipe=mine.yaml")
     assert done.code == 2
     assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_recipe_with_an_unknown_option_of_the_network_is_said(pipa, folders):
+    Path("mine.yaml").write_text(
+        "{data: {crop: 32}, trainer: {max_steps: 4}, method: , student: {nam: small}}"
+    )
+    done = pipa("adapt", "synthetic", "photos", "--recipe=mine.yaml")
+    assert done.code == 2
+    assert "nam" in done.err
     assert len(done.err.splitlines()) == 1
 
 

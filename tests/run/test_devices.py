@@ -40,6 +40,7 @@ def test_runs_side_by_side_have_a_gpu_each(eight_gpus, monkeypatch):
 def test_there_are_as_many_runs_as_gpus(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     assert default_jobs("auto") == 4
+    assert default_jobs("auto", 2) == 1
     assert default_jobs("cpu") == available_cores()
 
 

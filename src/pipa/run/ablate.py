@@ -79,8 +79,8 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     page = grid.out / "report.html"
     try:
         write_report(runs, page, title=grid.out.name, against=comparison.against)
-    except PipaError as error:
-        log.warning("the table has no report: %s", error)
+    except (PipaError, RuntimeError, MemoryError, ValueError) as error:
+        log.warning("the table has no report: %s", " ".join(str(error).split()))
     return comparison, faults
 
 
@@ -279,7 +279,7 @@ def run_one(
     folder = place(grid, setting, seed)
     command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
     command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
-    if (folder / "checkpoints" / "last.ckpt").is_file():
+    if any(folder.glob("checkpoints/*.ckpt")):
         command.append("--resume")  # a run that got nowhere starts anew, in the same folder
     log = folder.with_suffix(".log")
     with log.open("w", encoding="utf-8") as lines:

@@ -4,7 +4,7 @@ A recipe is one of the experiment files that are installed with pipa. All that i
 which one, and where the machine or the data ask for another network, crop, batch or length.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from pipa.errors import PipaError, at_least
 from pipa.files.installed import experiment_file, experiment_files
 from pipa.files.threads import available_cores
-from pipa.run.options import StudentOptions
+from pipa.run.options import StudentOptions, sections
 
 SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
 """The recipes: from random weights; a light pretrained network on a CPU; a large one on a GPU."""
@@ -164,19 +164,24 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         plan = None
     parts = plan if isinstance(plan, dict) else {}
-    if not ("crop" in parts.get("data", {}) and "max_steps" in parts.get("trainer", {})):
+    found = {name: parts.get(name) or {} for name in ("data", "trainer", "method", "student")}
+    complete = all(isinstance(section, dict) for section in found.values())
+    if not (complete and found["data"].get("crop") and found["trainer"].get("max_steps")):
         problem = "is no experiment file with data.crop and trainer.max_steps"
         raise PipaError(problem, f"--recipe {recipe}", f"Those of pipa: {names}.")
-    return {"method": {}, "student": {}, **parts}
+    return parts | found
 
 
 def choose_network(machine: Machine, asked: Asked) -> tuple[StudentOptions, str]:
     """Choose the network and its weights; return them, and why."""
     if asked.network is not None or asked.recipe is not None:
         section = read_recipe(asked.recipe)["student"] if asked.recipe is not None else {}
-        student = StudentOptions(**section)
-        if asked.network is not None:
-            student = StudentOptions(asked.network)
+        try:
+            student = StudentOptions(
+                **(section if asked.network is None else {"name": asked.network})
+            )
+        except TypeError as error:
+            raise PipaError(f"student: {error}", f"--recipe {asked.recipe}") from error
         student.pretrained = asked.pretrained or student.pretrained
         return student, f"{student.name}, {start_of(student)}: as asked"
     student = StudentOptions(**read_recipe(LARGE if machine.is_large else LIGHT)["student"])
@@ -270,14 +275,6 @@ def schedule(plan: Mapping[str, Any], steps: int) -> dict[str, int]:
             scaled = max(1, round(value * steps / usual)) if value else 0
             found[f"{section}.{name}"] = scaled if name == "start" else min(value, scaled)
     return found
-
-
-def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yield section, name and value of each option of an experiment file."""
-    for section, content in plan.items():
-        if isinstance(content, dict):
-            for name, value in content.items():
-                yield section, name, value
 
 
 def hardware(machine: Machine) -> dict[str, Any]:

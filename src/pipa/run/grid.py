@@ -17,6 +17,7 @@ from pipa.evaluation.runs import refuse_other_images, scored_on
 from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
+from pipa.run.devices import uses_several
 from pipa.run.options import (
     add_sections,
     as_text,
@@ -115,7 +116,7 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     seeds = whole_numbers(base.seeds)
     watched = rows_among(names, base.until_rows, "--until-rows")
     until = read_until(base, names, against or names[:1], watched, len(seeds))
-    jobs = base.jobs or default_jobs(base.trainer.accelerator)
+    jobs = base.jobs or default_jobs(base.trainer.accelerator, base.trainer.devices)
     return Grid(settings, seeds, base.out, jobs, against, until)
 
 
@@ -134,12 +135,15 @@ def rows_among(names: Sequence[str], asked: str, option: str) -> list[str]:
     return found
 
 
-def default_jobs(accelerator: str) -> int:
+def default_jobs(accelerator: str, devices: Any = "auto") -> int:
     """Return how many runs go side by side: one for each GPU, without a GPU one for each core.
 
     Args:
         accelerator: That of Lightning's trainer.
+        devices: The same; runs that take several devices go one after the other.
     """
+    if str(devices or "auto") != "auto" and uses_several({"devices": devices}):
+        return 1
     gpus = 0 if accelerator == "cpu" else torch.accelerator.device_count()
     return gpus or available_cores()
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,6 +82,14 @@ class StudentOptions:
         if known is None:
             return None
         return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
+
+
+def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield section, name and value of each option of an experiment file."""
+    for section, content in plan.items():
+        if isinstance(content, dict):
+            for name, value in content.items():
+                yield section, name, value
 
 
 def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
