@@ -1,10 +1,12 @@
 """A checkpoint that a training cannot go on from is refused by name."""
 
+import copy
+
 import pytest
 import torch
 
 from pipa.errors import PipaError
-from pipa.run.checkpoints import newest_checkpoint
+from pipa.run.checkpoints import RunCheckpoints, newest_checkpoint
 
 STATE = {
     "pytorch-lightning_version": "2.6.0",
@@ -36,3 +38,21 @@ def test_a_part_that_is_no_state_is_named(tmp_path, part, value):
         PipaError, match=rf"last.ckpt: holds no state .*({part} is missing|of no version)"
     ):
         newest_checkpoint(tmp_path)
+
+
+def test_a_better_checkpoint_written_before_a_kill_is_not_written_over(tmp_path):
+    """`last.ckpt` is older than the best one: its state knows the best score before that."""
+    keeper = RunCheckpoints(tmp_path, "best", monitor="miou", mode="max")
+
+    def state(score):
+        keeper.best_model_path, keeper.best_model_score = str(tmp_path / "best.ckpt"), score
+        keeper.best_k_models = {keeper.best_model_path: score}
+        return copy.deepcopy(keeper.state_dict())
+
+    older, newer = state(torch.tensor(10.0)), state(torch.tensor(30.0))
+    torch.save({"callbacks": {keeper.state_key: newer}}, tmp_path / "best.ckpt")
+    keeper.load_state_dict(older)
+    assert keeper.best_model_score == 30
+    better = state(torch.tensor(40.0))
+    keeper.load_state_dict(better)
+    assert keeper.best_model_score == 40

@@ -4,7 +4,7 @@ import logging
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,22 @@ class RunCheckpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of the run so far; forget files that are no longer there."""
         folder = Path(str(self.dirpath))
-        state = {**state_dict, "dirpath": self.dirpath}
+        state = {**self._latest(state_dict), "dirpath": self.dirpath}
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[name] = str(folder / Path(state[name]).name) if state[name] else ""
         scores = {str(folder / Path(path).name): s for path, s in state["best_k_models"].items()}
         state["best_k_models"] = scores
         if all(Path(path).is_file() for path in scores):
             super().load_state_dict(state)
+
+    def _latest(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state in the kept checkpoint, if it is better: the run was killed after that."""
+        kept = Path(str(self.dirpath)) / Path(state["best_model_path"]).name
+        with suppress(PipaError, KeyError):
+            own: dict[str, Any] = read_checkpoint(kept)["callbacks"][self.state_key]
+            if self.monitor and own["best_model_score"] > state["best_model_score"]:
+                return own
+        return state
 
 
 @contextmanager
