@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/pipa demo
 
 test: .venv/installed-dev
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow"
 
 test-all: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[web]"

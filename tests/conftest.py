@@ -1,5 +1,12 @@
-"""Puts this folder on the path, so that tests can `import recipe`; one thread for each process."""
+"""Puts this folder on the path, so that tests can `import recipe`; one thread for each process.
+
+The examples of hypothesis are the same in each run, and may take as long as a busy machine needs.
+"""
 
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # `make test` runs a process on each core
+slow = [HealthCheck.too_slow]
+settings.register_profile("gate", deadline=None, derandomize=True, suppress_health_check=slow)
+settings.load_profile("gate")

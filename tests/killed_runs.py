@@ -14,8 +14,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,36 +85,34 @@ def kill_at_write(moment: str, number: int) -> Callable[[], None]:
         moment: One of `AT_WRITE`.
         number: 1 for the first write.
     """
-    seen = {"open": 0, "os.rename": 0}
+    seen: Counter[str] = Counter()
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and str(arguments[0]).endswith("checkpoints"):  # the folder's fsync
-            if moment == "after" and seen["os.rename"] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+        now = moment_of(event, arguments)
+        seen[now] += 1
+        if now != moment or seen[now] != number:
             return
-        if event not in seen or not is_part(arguments[0]) or arguments[1] is None:
-            return  # it is something else, or the file's fsync
-        seen[event] += 1
-        if seen[event] != number:
-            return
-        if (event, moment) in (("open", AT_WRITE[0]), ("os.rename", AT_WRITE[2])):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if (event, moment) == ("open", AT_WRITE[1]):
-            threading.Thread(target=kill_amid, args=(Path(arguments[0]),), daemon=True).start()
+        if moment == AT_WRITE[1]:
+            os.truncate(arguments[0], os.path.getsize(arguments[0]) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     return lambda: sys.addaudithook(look)
+
+
+def moment_of(event: str, arguments: tuple[Any, ...]) -> str:
+    """The moment of `AT_WRITE` that an audit event is; empty for others."""
+    if event == "open" and str(arguments[0]).endswith("checkpoints"):  # the folder's fsync
+        return AT_WRITE[3]
+    if event not in ("open", "os.rename") or not is_part(arguments[0]):
+        return ""
+    if event == "os.rename":
+        return AT_WRITE[2]
+    return AT_WRITE[1] if arguments[1] is None else AT_WRITE[0]  # the file's fsync, or its opening
 
 
 def is_part(path: object) -> bool:
     """Whether a path is that of a checkpoint that is being written."""
     return isinstance(path, str | Path) and ".ckpt." in str(path) and str(path).endswith(".part")
-
-
-def kill_amid(file: Path) -> None:
-    """Kill this process as soon as a file has bytes."""
-    while not (file.exists() and file.stat().st_size):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def go_on(options: Sequence[object], out: Path) -> int:

@@ -22,7 +22,8 @@ def test_the_notebook_of_a_loss_of_ones_own_runs():
     notebook = nbformat.read(EXAMPLES / "own_loss.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     resources = {"metadata": {"path": str(EXAMPLES)}}
-    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    patient = {"timeout": 300, "iopub_timeout": 120, "startup_timeout": 300}
+    NotebookClient(notebook, resources=resources, **patient).execute()
     *_, losses, _, picture = notebook.cells
     (values,) = [output["data"]["text/plain"] for output in losses.outputs]
     assert len(eval(values)) == 4  # from step 2 to step 5

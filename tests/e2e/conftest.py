@@ -44,5 +44,6 @@ TINY = (
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--trainer.log_every_n_steps=1",
+    "--trainer.val_check_interval=100",
 )
-"""What makes a run small; add data, steps and a folder."""
+"""What makes a run small, with one validation at its end; add data, steps and a folder."""

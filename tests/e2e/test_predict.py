@@ -1,5 +1,7 @@
 """`pipa predict` on the folders that people have: broken files and strange formats."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_a_folder_of_all_kinds_is_predicted_as_far_as_possible(pipa, model, phot
         assert done.err.count(name) == 1, done.err
     assert done.err.count("HEIC is not read. Convert it to JPEG or PNG first.") == 2
     assert "x.jpg: the file is truncated" in done.err
-    assert "6 images in 0:00:0" in done.err
+    assert re.search(r"6 images in \d:\d\d:\d\d", done.err)
 
 
 def test_it_stops_at_the_first_fault_unless_told_otherwise(pipa, model, photos, tmp_path):
