@@ -145,11 +145,11 @@ def test_a_recipe_of_the_users_own_is_checked(pipa, folders, recipe, said):
 
 def test_a_recipe_with_an_unknown_option_of_the_network_is_said(pipa, folders):
     Path("mine.yaml").write_text(
-        "{data: {crop: 32}, trainer: {max_steps: 4}, method: , student: {nam: small}}"
+        "{data: {crop: 32}, trainer: {max_steps: 4}, method: , student: {network: small}}"
     )
     done = pipa("adapt", "synthetic", "photos", "--recipe=mine.yaml")
     assert done.code == 2
-    assert "nam" in done.err
+    assert "network" in done.err
     assert len(done.err.splitlines()) == 1
 
 
