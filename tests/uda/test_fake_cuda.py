@@ -24,6 +24,7 @@ from pipa.uda.terms import (
     PixelTerm,
     SourceTerm,
     Term,
+    default_terms,
 )
 from uda.steps import LABELS, batch_of, small
 
