@@ -74,7 +74,7 @@ def predict_command(given: list[str]) -> int:
     about = "some of ids, colour, overlay, confidence, probabilities, cityscapes, with commas"
     parser.add_argument("--write", type=str, default="ids,colour,overlay", help=about)
     parser.add_argument("--scale", type=float, default=1.0, help="resize the input by this first")
-    about = "images of one size that go through the network together; default: 1 on a CPU"
+    about = "images of one size that go together; default: 1 on a CPU, else up to 8"
     parser.add_argument("--batch", type=int | None, help=about)
     about = "at an input that cannot be read, stop, or go on and list it at the end"
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=about)

@@ -25,6 +25,7 @@ from pipa.evaluation.report import write_report
 from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
 from pipa.evaluation.tables import write_tables
 from pipa.files.writing import write_text
+from pipa.run.checkpoints import has_checkpoint
 from pipa.run.devices import share_of_machine
 from pipa.run.grid import Grid, Setting
 from pipa.run.interrupt import ending_with
@@ -75,10 +76,9 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     ]
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
-    runs = {row.name: list(row.folders.values()) for row in rows}
-    page = grid.out / "report.html"
+    runs, out = {row.name: list(row.folders.values()) for row in rows}, grid.out
     try:
-        write_report(runs, page, title=grid.out.name, against=comparison.against)
+        write_report(runs, out / "report.html", title=out.name, against=comparison.against)
     except (PipaError, RuntimeError, MemoryError, ValueError) as error:
         log.warning("the table has no report: %s", " ".join(str(error).split()))
     return comparison, faults
@@ -279,7 +279,7 @@ def run_one(
     folder = place(grid, setting, seed)
     command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
     command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
-    if any(folder.glob("checkpoints/*.ckpt")):
+    if has_checkpoint(folder):
         command.append("--resume")  # a run that got nowhere starts anew, in the same folder
     log = folder.with_suffix(".log")
     with log.open("w", encoding="utf-8") as lines:
