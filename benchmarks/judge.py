@@ -22,8 +22,8 @@ from scipy.stats import spearmanr
 
 from pipa.data.unlabelled import source_pixels, target_images
 from pipa.evaluation.judge import judge
+from pipa.evaluation.runs import run_data
 from pipa.models.saved import adapted_folder, load_segmenter
-from pipa.run.judging import run_data
 
 
 def runs_of(ablation: Path) -> dict[tuple[str, int], Path]:

@@ -6,8 +6,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from pipa.deploy.outputs import DEFAULT
 from pipa.deploy.predict import predict as label_files
 from pipa.evaluation.compare import Comparison
@@ -16,6 +14,7 @@ from pipa.evaluation.evaluate import evaluate as score
 from pipa.evaluation.runs import find_rows
 from pipa.evaluation.scores import Result
 from pipa.evaluation.tables import write_tables
+from pipa.models.device import pick_device
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 
@@ -129,4 +128,4 @@ def network_of(model: Segmenter | str | Path) -> Segmenter:
     """Return the network; one that is loaded goes to the GPU if there is one."""
     if isinstance(model, Segmenter):
         return model
-    return load_segmenter(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_segmenter(model).to(pick_device())

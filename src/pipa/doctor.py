@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pipa.files.cache import cache_folder
+
 GIB = 1024**3
 
 
@@ -113,7 +115,7 @@ def _shared_memory() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    folder = Path(os.environ.get("PIPA_CACHE") or Path.home() / ".cache" / "pipa")
+    folder = cache_folder()
     # The folder itself is not made: a diagnosis should leave nothing behind.
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:

@@ -22,6 +22,12 @@ class PipaError(Exception):
         return type(self), (self.problem, self.where, self.remedy)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without a full stop; its name if it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 def at_least(minimum: float | int, value: float | int, option: str) -> None:
     """Refuse a value below the minimum.
 

@@ -130,16 +130,14 @@ def test_labels_and_weights_as_the_authors_have_them(case):
     torch.testing.assert_close(pseudo.confidence, softmax, rtol=1e-5, atol=1e-6)
 
 
-def test_quality_can_be_that_of_each_image():
+def test_quality_is_that_of_the_whole_batch():
     logits = torch.zeros(2, 3, 2, 4)
     logits[0, 1, :, :3] = 10  # six of eight pixels are sure
     valid = torch.ones(2, 2, 4, dtype=torch.bool)
     valid[:, 1] = False
-    both = pseudo_label(logits, valid)
-    each = pseudo_label(logits, valid, per_image=True)
-    assert both.weight[:, 0].unique().tolist() == [0.375]
-    assert each.weight[:, 0].tolist() == [[0.75] * 4, [0.0] * 4]
-    assert not both.weight[:, 1].any()
+    found = pseudo_label(logits, valid)
+    assert found.weight[:, 0].unique().tolist() == [0.375]
+    assert not found.weight[:, 1].any()
 
 
 def test_it_labels_both_crops_of_a_pair():

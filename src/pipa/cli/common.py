@@ -22,8 +22,7 @@ def new_parser(command: str, about: str) -> "ArgumentParser":
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             if isinstance(ex, PipaError):
                 raise ex
-            line = " ".join(str(message).split())
-            raise PipaError(line, command, f"`pipa {command} --help` lists the options.")
+            raise PipaError(message, command, f"`pipa {command} --help` lists the options.")
 
     return Parser(prog=f"pipa {command}", description=about, allow_abbrev=False)
 
@@ -41,15 +40,10 @@ def add_model(parser: "ArgumentParser") -> None:
 
 def load_model(options: Any) -> "Segmenter":
     """The network that the arguments name, on the device that they name."""
-    import torch
-
+    from pipa.models.device import pick_device
     from pipa.models.saved import load_segmenter
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device != "cpu" and not getattr(torch, device).is_available():
-        raise PipaError(f"there is no {device} here", "--device", "`pipa doctor` lists devices.")
+    device = pick_device(options.device)
     if options.model.suffix == ".onnx":
         from pipa.deploy.onnx_file import OnnxSegmenter
 

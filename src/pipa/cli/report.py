@@ -18,7 +18,7 @@ def report_command(given: list[str]) -> int:
     options = parser.parse_args(given)
 
     from pipa.evaluation.report import write_report
-    from pipa.run.grid import comma_separated
+    from pipa.evaluation.runs import comma_separated
 
     folder = options.runs[0] if len(options.runs) == 1 else Path()
     out = options.out or folder / "report.html"

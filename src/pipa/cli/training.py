@@ -181,9 +181,8 @@ def compare_command(given: list[str]) -> int:
 
     from pipa.evaluation.compare import compare
     from pipa.evaluation.report import write_report
-    from pipa.evaluation.runs import find_rows
+    from pipa.evaluation.runs import comma_separated, find_rows
     from pipa.evaluation.tables import notes, terminal_table, write_tables
-    from pipa.run.grid import comma_separated
 
     comparison = compare(find_rows(options.runs), comma_separated(options.against))
     show(terminal_table(comparison))

@@ -57,22 +57,22 @@ def web_command(given: list[str]) -> int:
 
 def networks(model: Path, second: Path | None) -> dict[str, Path]:
     """The path of each network by its name; of a run alone, its source-only one is the first."""
-    from pipa.models.saved import adapted_folder
+    from pipa.models.saved import SOURCE_ONLY_FOLDER, adapted_folder, holds_network
 
     if second is not None:
         names = ["/".join(path.absolute().parts[-2:]) for path in (model, second)]
         if names[0] == names[1]:
             names = [f"{names[0]} (1)", f"{names[1]} (2)"]
         return dict(zip(names, (model, second), strict=True))
-    if not (model / "source_only" / "config.json").is_file():
+    if not holds_network(model / SOURCE_ONLY_FOLDER):
         return {model.absolute().name: model}
-    return {"source-only": model / "source_only", "adapted": adapted_folder(model)}
+    return {"source-only": model / SOURCE_ONLY_FOLDER, "adapted": adapted_folder(model)}
 
 
 def examples(model: Path) -> "tuple[list[Image], tuple[int, int] | None]":
     """A few images of a run's target, else of Streets; the size on which the run was trained."""
     from pipa.data.unlabelled import target_images
-    from pipa.run.judging import run_data
+    from pipa.evaluation.runs import run_data
     from pipa.streets import street
 
     known = run_data(model)

@@ -2,7 +2,6 @@
 
 import html
 import json
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipa.errors import PipaError
+from pipa.models.build import imagenet_weights
 from pipa.models.segmenter import Segmenter
 
 LICENCES = {
@@ -185,9 +185,7 @@ def _weights(settings: Mapping[str, Any]) -> str | None:
     given = settings.get("student", {})
     weights = given.get("pretrained")
     if weights == "auto":
-        known = re.search(r"_(mit|resnet)_(\w+)$", str(given.get("name", "")))
-        origin = {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}
-        return origin[known[1]] + known[2] if known else None
+        return imagenet_weights(str(given.get("name", "")))
     return None if weights in (None, "none") else str(weights)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipa.deploy.onnx_file import run_onnx
-from pipa.errors import PipaError
+from pipa.errors import PipaError, first_line
 from pipa.files.writing import replacing
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating
@@ -122,8 +122,8 @@ def _about(model: Segmenter) -> dict[str, Any]:
 
 
 def _cannot(model: Segmenter, what: str, error: Exception) -> PipaError:
-    cause = (str(error).strip() or repr(error)).splitlines()[0]
-    return PipaError(f"{type(model).__name__} cannot be exported to {what} ({cause})")
+    name = type(model).__name__
+    return PipaError(f"{name} cannot be exported to {what} ({first_line(error)})")
 
 
 @contextlib.contextmanager

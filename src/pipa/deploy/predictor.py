@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipa.deploy.labeller import Answer, Labeller
 from pipa.errors import PipaError, at_least
+from pipa.models.device import pick_device
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 
@@ -36,7 +36,8 @@ class Predictor:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "mps".
 
     Raises:
-        PipaError: An option is not possible, or (at the first batch) the network cannot be read.
+        PipaError: An option is not possible, or (at the first batch) the network cannot be read or
+            there is no such device.
     """
 
     def __init__(
@@ -95,12 +96,9 @@ class Predictor:
         return [answers[i] for i in range(len(images))]
 
     def _load(self) -> Labeller:
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         model = self.model if isinstance(self.model, Segmenter) else load_segmenter(self.model)
         return Labeller(
-            model.to(device),
+            model.to(pick_device(self.device)),
             scale=self.scale,
             confidence="confidence" in self.outputs,
             probabilities="probabilities" in self.outputs,

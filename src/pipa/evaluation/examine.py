@@ -16,6 +16,7 @@ from pipa.data import crops
 from pipa.data.dataset import Sample, Segmentation, open_domains
 from pipa.errors import PipaError
 from pipa.evaluation.features import Features, project, scattered
+from pipa.models.inputs import as_batch
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import enlarge, evaluating, slide
 
@@ -163,7 +164,7 @@ def predict_surely(
     Without labels no pixel is right.
     """
     with evaluating(model):
-        logits = slide(model, as_batch(sample.image, model))
+        logits = slide(model, as_batch(sample.image)[0].to(model.mean.device))
     confidence, ids = (one[0].cpu().numpy() for one in logits.softmax(dim=1).max(dim=1))
     known = np.ones(ids.shape, bool) if sample.label is None else sample.label != IGNORE_INDEX
     right = np.zeros(ids.shape, bool) if sample.label is None else ids == sample.label
@@ -190,7 +191,8 @@ def features_of(
     for sample, label in zip(samples, labels, strict=True):
         assert label is not None, "a source has labels, and predictions are labels"
         box = tuple(slice((n - min(n, FAR)) // 2, (n + min(n, FAR)) // 2) for n in label.shape)
-        image = enlarge(as_batch(sample.image[box], model), minimum=64, multiple=32)
+        middle = as_batch(sample.image[box])[0].to(model.mean.device)
+        image = enlarge(middle, minimum=64, multiple=32)
         with evaluating(model):
             maps = model.context(image).features
         rows, columns = scattered(label[box], -(-POINTS // len(samples)), rng)
@@ -207,9 +209,3 @@ def at(one: Float[Tensor, "1 c h w"], places: Float[Tensor, "1 1 n 2"]) -> Float
     """Interpolate a map at places in [-1, 1]."""
     found = F.grid_sample(one, places.to(one), align_corners=False, padding_mode="border")
     return found[0, :, 0].T
-
-
-def as_batch(image: UInt8[np.ndarray, "h w 3"], model: Segmenter) -> Float[Tensor, "1 3 h w"]:
-    """Return an image as a network takes it, on its device."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.mean.device)
-    return pixels.permute(2, 0, 1)[None].float() / 255

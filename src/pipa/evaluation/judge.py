@@ -24,7 +24,7 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
-from torch import Generator, Tensor
+from torch import Generator
 
 from pipa.errors import PipaError
 from pipa.evaluation.perturbations import perturb
@@ -37,8 +37,8 @@ from pipa.evaluation.unlabelled import (
     score,
     stack,
 )
-from pipa.files.images import read_image
 from pipa.files.writing import write_text
+from pipa.models.inputs import as_batch
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating
 
@@ -226,20 +226,14 @@ def judge(
         for model in models.values():
             modes.enter_context(evaluating(model))
         for i in track(range(len(images)), description="judging", transient=True, disable=quiet):
-            far = (i + max(1, len(images) // 2)) % len(
-                images
-            )  # the next one is often the next frame
-            image, other = _pixels(images[i]), _pixels(images[far])
+            # Not the next one, which often is the next frame.
+            far = (i + max(1, len(images) // 2)) % len(images)
+            image, other = (as_batch(images[j])[0] for j in (i, far))
             changes = perturb(image, other, Generator().manual_seed(seed * 1_000_003 + i))
             for name, model in models.items():
                 generator = Generator().manual_seed(seed * 1_000_003 + i)
                 found[name].append(observe(model, image, changes, generator))
     return Judgement({name: stack(one) for name, one in found.items()}, shares)
-
-
-def _pixels(image: Image) -> Float[Tensor, "1 3 h w"]:
-    pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
 
 
 def _checked(

@@ -16,8 +16,8 @@ from jaxtyping import Int
 from pipa.errors import PipaError
 from pipa.evaluation.runs import is_run, read_options, scored_on
 from pipa.evaluation.scores import Result
-from pipa.models.checkpoint import read_checkpoint
-from pipa.models.saved import adapted_folder, load_segmenter
+from pipa.models.checkpoint import checkpoints_of, read_checkpoint
+from pipa.models.saved import SOURCE_ONLY_FOLDER, adapted_folder, holds_network, load_segmenter
 from pipa.models.segmenter import Segmenter
 
 
@@ -98,18 +98,16 @@ class RunRecord:
         Of an unfinished run they are those of its newest checkpoint.
         """
         found = {}
-        places = {"after": adapted_folder(self.folder), "before": self.folder / "source_only"}
+        places = {"after": adapted_folder(self.folder), "before": self.folder / SOURCE_ONLY_FOLDER}
         for name, place in places.items():
-            if (place / "config.json").is_file():
+            if holds_network(place):
                 with suppress(PipaError):  # it is damaged
                     found[name] = load_segmenter(place)
         return found or self._models_of_checkpoint()
 
     def _models_of_checkpoint(self) -> dict[str, Segmenter]:
-        folder = self.folder / "checkpoints"
-        files = sorted(folder.glob("step*.ckpt"), key=lambda file: (len(file.stem), file.stem))
-        for file in (folder / "last.ckpt", *reversed(files)):
-            with suppress(PipaError):  # it is missing or damaged
+        for file in checkpoints_of(self.folder):
+            with suppress(PipaError):  # it is damaged
                 found = {"after": load_segmenter(file)}
                 judge = read_checkpoint(file).get("callbacks", {}).get("Judge", {})
                 if judge.get("source_only") is not None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipa.errors import PipaError
 from pipa.evaluation import sections
 from pipa.evaluation.compare import Comparison, compare, mean
@@ -25,6 +23,8 @@ from pipa.evaluation.runs import Row, find_groups, row_of
 from pipa.evaluation.scores import figure
 from pipa.evaluation.tables import cells, notes, said
 from pipa.files.writing import write_text
+from pipa.models.device import pick_device
+from pipa.models.saved import SOURCE_ONLY_FOLDER, holds_network
 from pipa.models.segmenter import Segmenter
 
 BEFORE, AFTER = "source-only student", "adapted student"
@@ -142,7 +142,7 @@ def has_before(record: RunRecord) -> bool:
         method = record.options.get("method")
         adapts = isinstance(method, dict) and method.get("name") != "source_only"
         return bool(record.options.get("judge")) and adapts and record.start > 0
-    return record.source_only is not None or (record.folder / "source_only").is_dir()
+    return record.source_only is not None or holds_network(record.folder / SOURCE_ONLY_FOLDER)
 
 
 def look(contents: Contents, count: int) -> tuple[Examination | None, list[str]]:
@@ -158,8 +158,8 @@ def look(contents: Contents, count: int) -> tuple[Examination | None, list[str]]
         return None, ["There are no pictures: no network was saved yet."]
     if not data.get("source"):
         return None, ["There are no pictures: the run's config.yaml does not name its data."]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        device = pick_device()
         return examine({k: one.to(device) for k, one in networks.items()}, data, count), []
     except PipaError as error:
         return None, [f"There are no pictures: {error}"]

@@ -151,6 +151,12 @@ def read_options(file: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def run_data(run: Path) -> Mapping[str, Any]:
+    """Return the `data` section of a run; empty if the path is not a run."""
+    data = read_options(run / "config.yaml").get("data")
+    return data if isinstance(data, dict) else {}
+
+
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested options to a dictionary of dotted names."""
     if not isinstance(options, dict):
@@ -159,6 +165,11 @@ def flat(options: Any, prefix: str = "") -> dict[str, Any]:
     for name, value in options.items():
         found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
     return found
+
+
+def comma_separated(text: str) -> list[str]:
+    """Return the words between the commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def images_of(run: Path) -> str:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipa.errors import PipaError
+from pipa.errors import PipaError, first_line
 from pipa.models.segmenter import IMAGENET_MEAN, IMAGENET_STD
 
 MIT = {  # SegFormer, table 6: widths and depths of the four stages
@@ -280,7 +280,7 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
             )
     except Exception as error:  # the folder's files may be wrong in any way
         remedy = "Give a folder with config.json and model.safetensors, or a name on the Hub."
-        raise PipaError(f"no pretrained weights: {_first_line(error)}", where, remedy) from error
+        raise PipaError(f"no pretrained weights: {first_line(error)}", where, remedy) from error
     finally:
         logger.setLevel(level)
     # Checkpoints have no norms after each stage: these start as the identity.
@@ -292,7 +292,3 @@ def load_pretrained(kind: Any, where: str | Path, **options: Any) -> Any:
             "Give the weights of this very network.",
         )
     return encoder
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else repr(error)

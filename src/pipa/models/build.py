@@ -1,6 +1,7 @@
 """Building of networks by name: HEAD_BACKBONE."""
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -42,6 +43,21 @@ ATTENTION: dict[str, dict[str, Any]] = {"daformer": {"dilations": None}}
 HRDA_HEAD = {"small": "fpn"}
 """Head of HRDA by backbone, if the name has none; DAFormer's for all other backbones."""
 SHORT = {"small": "fpn_small"}
+ORIGIN = {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}
+"""Where the Hub has ImageNet's weights of a family of backbones."""
+
+
+def imagenet_weights(name: str) -> str | None:
+    """Return the name on the Hub of ImageNet's weights for a network's backbone.
+
+    Args:
+        name: HEAD_BACKBONE.
+
+    Returns:
+        None for a backbone other than MiT and ResNet.
+    """
+    known = re.search(r"_(mit|resnet)_(\w+)$", name)
+    return ORIGIN[known[1]] + known[2] if known else None
 
 
 def create_segmenter(

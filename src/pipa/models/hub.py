@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipa.errors import PipaError
+from pipa.errors import PipaError, first_line
 
 FILES = ("config.json", "model.safetensors")
 """The files of a saved network."""
@@ -15,12 +15,11 @@ def is_hub_name(path: Path) -> bool:
     return named and not path.exists() and not path.parent.exists()
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(name: str) -> Path:
     """Fetch a network, unless it is in the Hub's cache already.
 
     Args:
         name: `user/model`.
-        revision: A branch, tag or commit; None: `main`.
 
     Returns:
         The folder with its files, in the cache: do not write to it.
@@ -32,10 +31,10 @@ def download(name: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (HTTPError, OSError, ValueError) as error:
         raise PipaError(
-            f"no such file or folder, and not to be had from the Hub: {_first_line(error)}",
+            f"no such file or folder, and not to be had from the Hub: {first_line(error)}",
             name,
             "Check the name, the network, and `hf auth login` if it is private.",
         ) from error
@@ -59,10 +58,5 @@ def upload(folder: Path, name: str, *, private: bool, token: str | None, message
         api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
     except (HTTPError, OSError, ValueError) as error:
         remedy = "Check the name, the network, and `hf auth login`."
-        raise PipaError(f"the Hub does not take it: {_first_line(error)}", name, remedy) from error
+        raise PipaError(f"the Hub does not take it: {first_line(error)}", name, remedy) from error
     return str(page)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -26,6 +26,12 @@ from pipa.models.segmenter import Segmenter
 
 log = logging.getLogger("pipa")
 
+KEPT_FOLDER, ADAPTED_FOLDER, SOURCE_ONLY_FOLDER = "model", "model_adapted", "source_only"
+"""Folders of a run's networks: the kept one; the adapted one if that is not kept; the one before.
+
+The source-only network is the student at the first step with a target.
+"""
+
 
 def save_segmenter(
     model: Segmenter,
@@ -140,8 +146,12 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
 
 def adapted_folder(run: Path) -> Path:
     """Return where a run has its adapted network, even if it kept the source-only one."""
-    beside = run / "model_adapted"
-    return beside if (beside / "config.json").is_file() else run / "model"
+    return run / (ADAPTED_FOLDER if holds_network(run / ADAPTED_FOLDER) else KEPT_FOLDER)
+
+
+def holds_network(folder: Path) -> bool:
+    """Whether a folder is that of a saved network."""
+    return (folder / "config.json").is_file()
 
 
 def _load(path: Path, weights: Weights) -> Segmenter:
@@ -156,11 +166,11 @@ def _load(path: Path, weights: Weights) -> Segmenter:
 
 
 def _load_folder(folder: Path, weights: Weights) -> Segmenter:
-    if not (folder / "config.json").exists():
-        unfinished = not (folder / "model/config.json").exists()
+    if not holds_network(folder):
+        unfinished = not holds_network(folder / KEPT_FOLDER)
         if (unfinished or weights == "teacher") and checkpoints_of(folder):
             return _load_newest(folder, weights)
-        folder = folder if unfinished else folder / "model"
+        folder = folder if unfinished else folder / KEPT_FOLDER
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

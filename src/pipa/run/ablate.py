@@ -21,12 +21,12 @@ import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluation.compare import Comparison, compare
-from pipa.evaluation.report import write_report
 from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
 from pipa.evaluation.tables import write_tables
 from pipa.files.writing import write_text
 from pipa.run.checkpoints import has_checkpoint
 from pipa.run.devices import share_of_machine
+from pipa.run.ending import write_report_if_possible
 from pipa.run.grid import Grid, Setting
 from pipa.run.interrupt import ending_with
 from pipa.run.resuming import differences
@@ -77,10 +77,7 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
     comparison = compare(rows, [name for name in grid.against if name in known])
     write_tables(comparison, grid.out)
     runs, out = {row.name: list(row.folders.values()) for row in rows}, grid.out
-    try:
-        write_report(runs, out / "report.html", title=out.name, against=comparison.against)
-    except (PipaError, RuntimeError, MemoryError, ValueError) as error:
-        log.warning("the table has no report: %s", " ".join(str(error).split()))
+    write_report_if_possible(runs, out, title=out.name, against=comparison.against)
     return comparison, faults
 
 

@@ -15,7 +15,7 @@ from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 from pipa.files.odd_names import read_odd_names
 from pipa.run.choices import Asked, Seen, by, choose, this_machine
-from pipa.run.ending import Run, write_own_report
+from pipa.run.ending import Run, write_report_if_possible
 from pipa.run.folder import holds_run
 from pipa.run.options import read_experiment
 from pipa.run.train import train
@@ -106,7 +106,7 @@ def adapt(
     run = train(**sections_of([*choices.words, *words]), report=False)
     about = [f"{name}: {reason}" for name, reason in reasons.items()]
     title = f"{data['source']} to {data['target']}"
-    write_own_report(run.folder, title, about)
+    write_report_if_possible([run.folder], run.folder, title=title, about=about)
     return run
 
 
@@ -145,7 +145,7 @@ def sections_of(words: Sequence[str]) -> dict[str, Any]:
     except ArgumentError as error:
         if isinstance(error.__cause__, PipaError):
             raise error.__cause__ from error
-        raise PipaError(" ".join(str(error).split()), f"--recipe {words[0]}") from error
+        raise PipaError(str(error), f"--recipe {words[0]}") from error
 
 
 def seen_in(checked: Checked) -> Seen:

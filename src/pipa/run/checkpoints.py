@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from packaging.version import InvalidVersion, Version
 
-from pipa.errors import PipaError
+from pipa.errors import PipaError, first_line
 from pipa.files.writing import replacing
 from pipa.models.checkpoint import checkpoints_of, read_checkpoint
 
@@ -103,8 +103,8 @@ def in_one_line(run: Path) -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
+        problem = f"cannot be used ({first_line(error)})"
+        raise PipaError(problem, "the options --trainer.*") from error
     except OSError as error:
         problem = f"cannot be read or written ({error.strerror or error})"
         remedy = (

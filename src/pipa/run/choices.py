@@ -16,6 +16,7 @@ import yaml
 from pipa.errors import PipaError, at_least
 from pipa.files.installed import experiment_file, experiment_files
 from pipa.files.threads import available_cores
+from pipa.models.device import pick_device
 from pipa.run.options import StudentOptions, sections
 
 SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
@@ -108,11 +109,7 @@ def this_machine(device: str = "auto") -> Machine:
     Raises:
         PipaError: There is no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    known = {"cpu", "cuda", "mps"}
-    if device not in known or (device != "cpu" and not getattr(torch, device).is_available()):
-        raise PipaError(f"there is no {device} here", "--device", "`pipa doctor` lists devices.")
+    device = pick_device(device)
     gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0
     return Machine(device, available_cores(), gib)
 

@@ -30,10 +30,9 @@ from pipa.data.loading import labelled_images
 from pipa.data.module import UDAData
 from pipa.errors import Interrupted, PipaError
 from pipa.evaluation.evaluate import evaluate
-from pipa.evaluation.report import write_report
 from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
-from pipa.run.ending import Run
+from pipa.run.ending import Run, write_report_if_possible
 from pipa.run.folder import clear, foreign_files
 from pipa.run.interrupt import ending_with
 from pipa.run.options import StudentOptions
@@ -95,7 +94,7 @@ def demo(out: Path, *, seed: int = 0, steps: int = 1200) -> Table:
     )
     runs = {display_name(name): [out / name] for name in results}
     title = "From the game to the camera"
-    write_report(runs, out / "report.html", title=title, about=[about])
+    write_report_if_possible(runs, out, title=title, about=[about])
     return comparison_table(results, title="IoU on held-out camera images, in percent")
 
 
@@ -153,7 +152,7 @@ def run_one(
     run = run_method(out, name, seed=seed, steps=steps, callbacks=callbacks)
     result = evaluate(run.model, HELD_OUT, quiet=True)
     keep_score(out, result)
-    write_report([out], out / "report.html")
+    write_report_if_possible([out], out)
     return result
 
 

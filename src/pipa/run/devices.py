@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipa import __version__
 from pipa.errors import PipaError
 from pipa.files.threads import available_cores
+from pipa.models.device import pick_device
 
 log = logging.getLogger("pipa")
 
@@ -57,10 +58,8 @@ def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = dict(options)
     devices = given.get("devices")
-    if str("auto" if devices is None else devices) not in ("auto", "-1"):
-        return given
-    if str(given.get("devices")) == "-1":
-        return given  # all of them, and the user said so
+    if str("auto" if devices is None else devices) != "auto":
+        return given  # as asked; -1: all of them
     if TorchElasticEnvironment.detect():
         local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         return given | {"devices": local, "num_nodes": world // local}
@@ -105,7 +104,7 @@ def training_device(options: Mapping[str, Any]) -> str:
     """Return the device of Lightning's trainer: "cpu", or "cuda" for any accelerator."""
     accelerator = str(options.get("accelerator") or "auto")
     if accelerator == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return pick_device()
     return "cpu" if accelerator == "cpu" else "cuda"
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pipa.errors import PipaError
 from pipa.evaluation.report import write_report
 from pipa.evaluation.scores import Result
 from pipa.files.writing import write_text
-from pipa.models.saved import save_segmenter
+from pipa.models.saved import ADAPTED_FOLDER, KEPT_FOLDER, SOURCE_ONLY_FOLDER, save_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.devices import environment
 from pipa.run.judging import Conclusion, Judge
@@ -72,23 +72,30 @@ def write_run(
             "words": verdict,
             "figures": judgement.as_dict(),
         }
-        save_segmenter(source_only, out / "source_only", module.labels)
+        save_segmenter(source_only, out / SOURCE_ONLY_FOLDER, module.labels)
         if not conclusion.keeps_adapted:
             kept = source_only
-            save_segmenter(module.student, out / "model_adapted", module.labels)
+            save_segmenter(module.student, out / ADAPTED_FOLDER, module.labels)
         else:  # an earlier end of this run may have kept the other one
-            shutil.rmtree(out / "model_adapted", ignore_errors=True)
-    save_segmenter(kept, out / "model", module.labels)
+            shutil.rmtree(out / ADAPTED_FOLDER, ignore_errors=True)
+    save_segmenter(kept, out / KEPT_FOLDER, module.labels)
     write_text(out / "results.json", json.dumps(record, indent=1))
     return Run(out, kept, module.labels, result, verdict)
 
 
-def write_own_report(out: Path, title: str = "", about: Sequence[str] = ()) -> None:
-    """Write the report of a run; if that is not possible the run is still a run.
+def write_report_if_possible(
+    runs: Mapping[str, Sequence[Path]] | Sequence[Path], out: Path, **texts: Any
+) -> None:
+    """Write the report of runs; if that is not possible the runs are still runs.
 
     A network that could be trained may still not fit into memory with a whole image.
+
+    Args:
+        runs: As in `write_report`.
+        out: The folder to write `report.html` to.
+        **texts: `title`, `about`, `against` of `write_report`.
     """
     try:
-        write_report([out], out / "report.html", title=title, about=about)
+        write_report(runs, out / "report.html", **texts)
     except (PipaError, RuntimeError, MemoryError, ValueError) as error:
-        log.warning("the run has no report: %s", " ".join(str(error).split()))
+        log.warning("%s has no report: %s", out, " ".join(str(error).split()))

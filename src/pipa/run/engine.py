@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import (
 )
 
 from pipa.data.module import UDAData
-from pipa.errors import PipaError
+from pipa.errors import PipaError, first_line
 from pipa.models.checkpoint import read_checkpoint
 from pipa.run.checkpoints import DurableCheckpoints, RunCheckpoints
 from pipa.run.devices import AveragedByMethod, training_device, uses_several
@@ -118,8 +118,8 @@ def build_trainer(
     try:
         return L.Trainer(**given, **ours)
     except (MisconfigurationException, TypeError, ValueError, ImportError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise PipaError(f"cannot be used ({reason})", "the options --trainer.*") from error
+        problem = f"cannot be used ({first_line(error)})"
+        raise PipaError(problem, "the options --trainer.*") from error
 
 
 def further_loggers(out: Path, name: str | None) -> list[Logger]:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pipa.errors import PipaError
 from pipa.models.checkpoint import read_checkpoint
+from pipa.models.hub import FILES
+from pipa.models.saved import ADAPTED_FOLDER, KEPT_FOLDER, SOURCE_ONLY_FOLDER
 from pipa.run.checkpoints import has_checkpoint, newest_checkpoint
 
 log = logging.getLogger("pipa")
 
-MODEL = ("config.json", "model.safetensors")
+NETWORKS = (KEPT_FOLDER, ADAPTED_FOLDER, SOURCE_ONLY_FOLDER)
 RUN = {
     "": (
         *("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "confusion.csv"),
@@ -21,11 +23,7 @@ RUN = {
     ),
     "checkpoints": ("*.ckpt", ".*.part"),
     "tensorboard": ("events.out.tfevents.*", "hparams.yaml"),
-    "model": MODEL,
-    "model_adapted": MODEL,
-    "source_only": MODEL,
-    ".*.new": MODEL,
-    ".*.old": MODEL,
+    **dict.fromkeys((*NETWORKS, ".*.new", ".*.old"), FILES),
 }
 """Names of the files that a run writes, by folder; a killed process leaves the hidden ones."""
 
@@ -82,9 +80,7 @@ def forget_end(run: Path) -> None:
     Raises:
         PipaError: A folder of a network holds something that no run writes; then all stays.
     """
-    ends = [
-        run / name for name in ("model", "model_adapted", "source_only") if (run / name).exists()
-    ]
+    ends = [run / name for name in NETWORKS if (run / name).exists()]
     foreign = [path for path in foreign_files(run) if path in ends or path.parent in ends]
     if foreign:
         problem = "would be removed, as the run goes on and its network changes"
@@ -97,7 +93,7 @@ def forget_end(run: Path) -> None:
 
 def holds_run(out: Path) -> bool:
     """Whether a run has begun here, or ended."""
-    return has_checkpoint(out) or (out / "results.json").exists() or (out / "model").exists()
+    return has_checkpoint(out) or (out / "results.json").exists() or (out / KEPT_FOLDER).exists()
 
 
 def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:

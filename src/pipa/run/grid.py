@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pipa.errors import PipaError
-from pipa.evaluation.runs import refuse_other_images, scored_on
+from pipa.evaluation.runs import comma_separated, refuse_other_images, scored_on
 from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
@@ -264,8 +264,3 @@ def whole_numbers(text: str) -> list[int]:
     if not words or not all(word.isdecimal() for word in words):
         raise PipaError(f"{text!r} are no seeds", "--seeds", "Give whole numbers: --seeds 0,1,2")
     return list(dict.fromkeys(int(word) for word in words))
-
-
-def comma_separated(text: str) -> list[str]:
-    """What stands between the commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]

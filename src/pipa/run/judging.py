@@ -18,7 +18,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Int, UInt8
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -28,8 +27,10 @@ from pipa.data.unlabelled import source_pixels, target_images
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.evaluate import score_images
 from pipa.evaluation.judge import Judgement, Verdict, judge
+from pipa.evaluation.runs import run_data
 from pipa.evaluation.scores import Result
-from pipa.models.saved import load_segmenter
+from pipa.models.device import pick_device
+from pipa.models.saved import ADAPTED_FOLDER, SOURCE_ONLY_FOLDER, holds_network, load_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval
 from pipa.run.recipes import MethodOptions
@@ -270,7 +271,8 @@ def judge_saved(
     resize = known.get("target_resize")  # other photos are used at the size of the run's
     skipped: list[PipaError] | None = [] if known.get("on_error") == "skip" else None
     models = dict(saved_models(paths))
-    baseline = next((name for name in models if name.endswith("source_only")), next(iter(models)))
+    before = [name for name in models if name.endswith(SOURCE_ONLY_FOLDER)]
+    baseline = [*before, *models][0]
     baseline = baseline if against is None else str(against)
     if baseline not in models:
         raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
@@ -283,17 +285,6 @@ def judge_saved(
 
 def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
     """Load the name and the network of each path; for a run, also the source-only model."""
-    further = [path / name for path in paths for name in ("model_adapted", "source_only")]
-    known = [*paths, *(path for path in further if (path / "config.json").is_file())]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [(str(path), load_segmenter(path).to(device)) for path in known]
-
-
-def run_data(path: Path) -> Mapping[str, Any]:
-    """Return the `data` section of a run; empty if the path is not a run."""
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    data = config.get("data") if isinstance(config, dict) else None
-    return data if isinstance(data, dict) else {}
+    further = [path / name for path in paths for name in (ADAPTED_FOLDER, SOURCE_ONLY_FOLDER)]
+    known = [*paths, *(path for path in further if holds_network(path))]
+    return [(str(path), load_segmenter(path).to(pick_device())) for path in known]

@@ -1,7 +1,6 @@
 """Experiment files: their sections are signatures, so that `--help` and YAML agree with code."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipa.evaluation.runs import flat
 from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
-from pipa.models.build import create_segmenter
+from pipa.models.build import create_segmenter, imagenet_weights
 from pipa.models.segmenter import Segmenter
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.run.resuming import refuse_other_options
@@ -78,10 +77,7 @@ class StudentOptions:
         """Return the argument `pretrained` of `create_segmenter`."""
         if self.pretrained != "auto":
             return None if self.pretrained == "none" else self.pretrained
-        known = re.search(r"_(mit|resnet)_(\w+)$", self.name)
-        if known is None:
-            return None
-        return {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}[known[1]] + known[2]
+        return imagenet_weights(self.name)
 
 
 def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -104,8 +100,7 @@ def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         if not options:
             raise
-        reason = " ".join(str(error).split())
-        raise PipaError(f"no network can be built ({reason})", "--student.options") from error
+        raise PipaError(f"no network can be built ({error})", "--student.options") from error
 
 
 def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any]:

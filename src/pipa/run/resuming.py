@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipa.errors import PipaError
-from pipa.evaluation.runs import flat
+from pipa.evaluation.runs import flat, read_options
 
 
 def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
@@ -15,9 +13,8 @@ def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
     Raises:
         PipaError: An option that changes the results differs.
     """
-    try:
-        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    before = read_options(run / "config.yaml")
+    if not before:
         return  # `train` reports the fault of the folder
     free = ("out", "resume", "config", "data.workers", "data.cache", "compile", "checkpoint")
     changed = [

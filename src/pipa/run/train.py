@@ -31,7 +31,7 @@ from pipa.run.devices import (
     told_of_lost_processes,
     training_device,
 )
-from pipa.run.ending import Run, write_own_report, write_run
+from pipa.run.ending import Run, write_report_if_possible, write_run
 from pipa.run.engine import build_trainer, earlier_metrics, hush_lightning
 from pipa.run.folder import forget_end, prepare_folder
 from pipa.run.interrupt import StopOnSignal
@@ -158,7 +158,7 @@ def train(
         # Lightning has moved the network off the device.
         run = write_run(out, module, result, seconds, judging, before, engine.strategy.root_device)
         if report:
-            write_own_report(out)
+            write_report_if_possible([out], out)
         return run
 
 

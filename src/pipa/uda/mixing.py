@@ -105,18 +105,17 @@ def paste_mask(label: Int[Tensor, "b h w"], chosen: Bool[Tensor, "b 256"]) -> Bo
 
 
 def rectangle_mask(
-    label: Int[Tensor, "b h w"], generator: Generator | None = None, *, side: float = SIDE
+    label: Int[Tensor, "b h w"], generator: Generator | None = None
 ) -> Bool[Tensor, "b h w"]:
-    """Draw a rectangle inside each image; every place is equally likely.
+    """Draw a rectangle of SIDE of each image's height and width; every place is equally likely.
 
     Args:
         label: Gives the size and the device; its values do not matter.
         generator: Decides the places.
-        side: Sides of the rectangle, as a share of the image's, rounded to whole pixels.
     """
     _, h, w = label.shape
-    rows = _spans(label, h, round(side * h), generator)
-    columns = _spans(label, w, round(side * w), generator)
+    rows = _spans(label, h, round(SIDE * h), generator)
+    columns = _spans(label, w, round(SIDE * w), generator)
     return rows[:, :, None] & columns[:, None, :]
 
 

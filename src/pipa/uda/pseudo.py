@@ -48,7 +48,6 @@ def pseudo_label(
     valid: Bool[Tensor, "b h w"],
     threshold: float = 0.968,
     *,
-    per_image: bool = False,
     pseudo_weight: PseudoWeight = "share",
 ) -> Pseudo:
     """Turn logits into pseudo-labels: classes, their probability, and their weight.
@@ -57,7 +56,6 @@ def pseudo_label(
         logits: The teacher's logits, one plane for each class.
         valid: Pixels whose pseudo-labels may be trusted; the weight is 0 elsewhere.
         threshold: Minimum probability of a sure pixel (DACS: 0.968).
-        per_image: Compute q_T for each image instead of once for the batch.
         pseudo_weight: "share": q_T everywhere, the share of *all* pixels that are sure (DACS);
             "confidence": 1 for sure pixels, 0 for the others (FixMatch: Sohn et al., NeurIPS 2020);
             "balanced": 1 for sure pixels and for the surer half of the valid pixels of each class
@@ -68,9 +66,7 @@ def pseudo_label(
     confidence = (best - logits.logsumexp(dim=1)).exp()  # softmax of the best class
     sure = confidence >= threshold
     if pseudo_weight == "share":
-        share = sure.float()
-        quality = share.mean(dim=(1, 2), keepdim=True) if per_image else share.mean()
-        return Pseudo(label, quality * valid, confidence, sure & valid)
+        return Pseudo(label, sure.float().mean() * valid, confidence, sure & valid)
     if pseudo_weight == "balanced":
         sure = sure | (confidence >= class_medians(confidence, label, valid, logits.shape[1]))
     sure = sure & valid

@@ -32,10 +32,10 @@ class Teacher(nn.Module):
         student: The network to copy.
         momentum: Maximum of alpha, the momentum of the moving average (DAFormer: 0.999).
         confidence: Minimum probability of a sure pixel (DACS: 0.968).
-        per_image: Compute q_T for each image, as in DAFormer's paper; by default it is the share
-            over the whole batch, as in the code of DACS, DAFormer, HRDA and PiPa.
-        pseudo_weight: Weight of a pseudo-label: "share", the papers' q_T; "confidence", 1 for sure
-            pixels; "balanced", 1 for sure pixels and the surer half of each class.
+        pseudo_weight: Weight of a pseudo-label: "share", the papers' q_T, of the whole batch as
+            in the code of DACS, DAFormer, HRDA and PiPa (DAFormer's paper: of each image);
+            "confidence", 1 for sure pixels; "balanced", 1 for sure pixels and the surer half of
+            each class.
         align_shares: Exponent that pulls the class shares of the predictions towards those of the
             source's labels (see `ShareAlignment`), 0 .. 1; 0: no change.
         marginal: Spare the classes that the labels of an image do not name: its pixels then say
@@ -51,14 +51,13 @@ class Teacher(nn.Module):
         *,
         momentum: float = 0.999,
         confidence: float = 0.968,
-        per_image: bool = False,
         pseudo_weight: PseudoWeight = "share",
         align_shares: float = 0.0,
         marginal: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
-        self.momentum, self.confidence, self.per_image = momentum, confidence, per_image
+        self.momentum, self.confidence = momentum, confidence
         self.pseudo_weight: PseudoWeight = pseudo_weight
         self.marginal = marginal
         self.alignment = (
@@ -109,11 +108,7 @@ class Teacher(nn.Module):
         if self.alignment is not None:
             logits = self.alignment(logits, target.valid)
         pseudo = pseudo_label(
-            logits,
-            target.valid,
-            self.confidence,
-            per_image=self.per_image,
-            pseudo_weight=self.pseudo_weight,
+            logits, target.valid, self.confidence, pseudo_weight=self.pseudo_weight
         )
         if self.marginal:
             pseudo.unnamed = unnamed_classes(pseudo.label, pseudo.weight, logits.shape[1])
