@@ -121,7 +121,8 @@ def test_sigterm_ends_the_command_with_one_line_and_143(options, tmp_path):
     _, said = run.communicate(timeout=120)
     assert run.returncode == 143, said
     assert b"Traceback" not in said
-    assert said.splitlines()[-1].startswith(b"pipa: interrupted")
+    assert said.splitlines()[-1].startswith(b"pipa: interrupted after step")
+    assert (out / "checkpoints" / "last.ckpt").is_file()
     assert not (out / "results.json").exists()
 
 

@@ -53,6 +53,10 @@ def test_a_better_checkpoint_written_before_a_kill_is_not_written_over(tmp_path)
     torch.save({"callbacks": {keeper.state_key: newer}}, tmp_path / "best.ckpt")
     keeper.load_state_dict(older)
     assert keeper.best_model_score == 30
+    first = keeper.state_dict() | {"best_model_path": "", "best_model_score": None}
+    first["best_k_models"] = {}
+    keeper.load_state_dict(first)
+    assert keeper.best_model_score == 30, "the run was killed at its first score"
     better = state(torch.tensor(40.0))
     keeper.load_state_dict(better)
     assert keeper.best_model_score == 40

@@ -28,6 +28,7 @@ NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor n
 INDUCTOR = pytest.param("inductor", marks=NO_COMPILER)
 """What `--compile` takes."""
 TINY = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "drop_path_rate": 0.0}
+SMALL_MOBILENET = {"depth_multiplier": 0.1, "min_depth": 8, "freeze_norms": False}
 
 
 def pipa_on(network: str, **options) -> Method:
@@ -106,6 +107,17 @@ def test_checkpointed_steps_have_the_losses_of_plain_ones():
     plain, checkpointed = (pipa_on("daformer_mit_b0", **options) for _ in range(2))
     checkpoint_blocks(checkpointed.student)
     assert losses_of(checkpointed) == losses_of(plain)
+
+
+def test_a_checkpointed_step_counts_a_batch_in_its_norms_once():
+    options = {"backbone": {"settings": SMALL_MOBILENET}, "head": {"width": 8}}
+    plain, checkpointed = (pipa_on("fpn_mobilenet_v2", **options) for _ in range(2))
+    checkpoint_blocks(checkpointed.student)
+    states = [trained(method, count=2) for method in (plain, checkpointed)]
+    names = [name for name in states[0] if "running" in name or "tracked" in name]
+    assert names
+    for name in names:
+        torch.testing.assert_close(states[1][name], states[0][name], msg=name)
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole():

@@ -192,6 +192,35 @@ def test_the_fused_optimiser_steps_as_the_plain_one():
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_another_memory_layout_are_those_of_the_same_weights(layout):
+    """A run that began on a GPU goes on on a CPU: the fused kernel reads the memory as it lies."""
+
+    def stepped(network, moments=None):
+        optimizer = adamw(parameter_groups(network, Optim()), Optim())
+        if moments is not None:
+            optimizer.load_state_dict(moments)
+        generator = torch.Generator().manual_seed(0)
+        for weight in network.parameters():
+            weight.grad = torch.empty_like(weight).copy_(
+                torch.randn(weight.shape, generator=generator)
+            )
+        optimizer.step()
+        return optimizer.state_dict()
+
+    one = torch.nn.Conv2d(3, 4, 3)
+    moments = copy.deepcopy(stepped(one))
+    other = copy.deepcopy(one).to(memory_format=layout)
+    for state in moments["state"].values():
+        for name, value in state.items():
+            if value.ndim == 4:
+                far = {torch.contiguous_format, torch.channels_last} - {layout}
+                state[name] = value.contiguous(memory_format=far.pop())
+    stepped(one, copy.deepcopy(moments))
+    stepped(other, moments)
+    torch.testing.assert_close(other.weight, one.weight)
+
+
 def test_gradients_that_are_clipped_are_not_left_to_the_fused_optimiser():
     """Lightning refuses to clip for it in mixed precision."""
     student = small()

@@ -19,6 +19,13 @@ Size = tuple[int, int]
 """Height and width."""
 Corner = tuple[int, int]
 """Top and left."""
+
+
+def height_and_width(sides: int | Size | list[int]) -> Size:
+    """Return a size of which one number may stand for both sides."""
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
 Crop = tuple[Corner, UInt8[np.ndarray, "y x"]]
 """Where a crop is cut, and its label."""
 

@@ -5,8 +5,11 @@ travel as uint8 and become float32 in [0, 1] on the device. An error about a fau
 a value, because an exception loses its message on leaving a worker's process.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -140,6 +143,22 @@ def labelled_images(
         collate_fn=collate,
     )
     return Batches(loader, as_labelled, torch.device("cpu"), []), labels
+
+
+def outlive_first_sigterm(worker: int) -> None:
+    """Let a loader's process end on the second SIGTERM only.
+
+    The first may have gone to all processes of a job; the main one then needs further batches, to
+    finish and save its step. PyTorch's own handler, which this replaces, ends at once.
+    """
+    came: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if came:
+            os._exit(0)
+        came.append(number)
+
+    signal.signal(signal.SIGTERM, receive)
 
 
 def collate(items: Sequence[Loaded | PipaError]) -> Loaded | PipaError:

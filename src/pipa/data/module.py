@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pipa.batch import Batch, Labelled, Needs
 from pipa.classes import LabelSpace
 from pipa.data.bounds import BOUNDED, check_bounds, check_pair, default_pair
-from pipa.data.crops import Size
+from pipa.data.crops import height_and_width
 from pipa.data.cutting import Cutting
 from pipa.data.dataset import Domains, open_domains, spread_indices
 from pipa.data.draws import Draws, SourceCrops
@@ -24,6 +24,7 @@ from pipa.data.loading import (
     as_batch,
     as_labelled,
     collate,
+    outlive_first_sigterm,
 )
 from pipa.data.rare_classes import RareClasses, absent, class_counts
 from pipa.data.target_crops import PairCutting, TargetCrops
@@ -122,15 +123,15 @@ class UDAData(L.LightningDataModule):
         super().__init__()
         self.source, self.target, self.validation = source, target, validation
         self.format, self.classes = format, classes
-        self.crop = _both(crop)
+        self.crop = height_and_width(crop)
         self.batch_size = batch_size
         self.workers = min(workers, available_cores())  # torch warns of more
         self.source_resize, self.target_resize = source_resize, target_resize
         self.rare_class_temperature, self.min_pixels = rare_class_temperature, min_pixels
         self.min_crop_ratio, self.cat_max_ratio = min_crop_ratio, cat_max_ratio
         self.pair_from: Literal["crop", "image"] = pair_from
-        self.pair_crop = None if pair_crop is None else _both(pair_crop)
-        self.pair_iou, self.pair_stride = pair_iou, pair_stride
+        self.pair_crop = None if pair_crop is None else height_and_width(pair_crop)
+        self.pair_iou, self.pair_stride = (pair_iou[0], pair_iou[1]), pair_stride
         self.pair_scale, self.pair_frames = pair_scale, pair_frames
         self.pair_motion: Literal["none", "flow"] = pair_motion
         self.target_margins, self.target_crop_margins = target_margins, target_crop_margins
@@ -268,9 +269,8 @@ class UDAData(L.LightningDataModule):
         if target is None:
             return None
         if self.pair_crop is not None:
-            bounds = self.pair_iou, self.pair_stride, self.pair_scale
-            frames = self.pair_frames, self.pair_motion
-            pair = PairCutting(self.pair_from, self.pair_crop, *bounds, *frames)
+            how = self.pair_iou, self.pair_stride, self.pair_scale, self.pair_frames
+            pair = PairCutting(self.pair_from, self.pair_crop, *how, self.pair_motion)
         margins = self.target_margins, self.target_crop_margins
         return TargetCrops(target, self.target_cutting, pair, *margins)
 
@@ -282,6 +282,7 @@ class UDAData(L.LightningDataModule):
             collate_fn=collate,
             pin_memory=self._device.type == "cuda",
             persistent_workers=self.workers > 0,
+            worker_init_fn=outlive_first_sigterm,
         )
 
     @property
@@ -294,7 +295,3 @@ class UDAData(L.LightningDataModule):
     def _device(self) -> torch.device:
         trainer = self.trainer
         return torch.device("cpu") if trainer is None else trainer.strategy.root_device
-
-
-def _both(sides: int | tuple[int, int]) -> Size:
-    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])

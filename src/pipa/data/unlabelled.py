@@ -1,4 +1,6 @@
-"""What is known of a target without labels: a few of its images, beside those of the source."""
+"""What is known without labels: a few images of a target, and the class shares of a source."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -9,6 +11,9 @@ from pipa.data.dataset import Segmentation, open_labelled
 from pipa.data.find import find
 from pipa.data.rare_classes import class_counts
 from pipa.errors import PipaError
+
+MOST_PIXELS = 2**20
+"""Of a larger image, `brightness_gap` looks at every n-th pixel only."""
 
 
 def target_images(
@@ -31,9 +36,21 @@ def target_images(
     Raises:
         PipaError: A file is not where it should be, unreadable, or none can be read.
     """
+    return list(each_image(target, count, format=format, resize=resize, skipped=skipped))
+
+
+def each_image(
+    target: str,
+    count: int,
+    *,
+    format: str = "folder",
+    resize: Size | None = None,
+    skipped: list[PipaError] | None = None,
+) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
+    """Yield the images of `target_images` one at a time: photographs of a phone are large."""
     images = Segmentation(find(target, "target", format, skipped=skipped), None)
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
-    found = []
+    found = 0
     for index in chosen:
         try:
             image = images.load(index).image
@@ -43,11 +60,11 @@ def target_images(
             skipped.append(error)
             continue
         size = crops.fit_size(image.shape[:2], resize)
-        found.append(np.asarray(crops.cut_image(image, size, (0, 0), size)))
+        yield np.asarray(crops.cut_image(image, size, (0, 0), size))
+        found += 1
     if not found:
         problem = f"none of the {len(chosen)} images that were looked at can be read"
         raise PipaError(problem, target, "`pipa data check` lists what is wrong with each.")
-    return found
 
 
 def source_pixels(
@@ -96,8 +113,11 @@ def brightness_gap(
     """
     means, variances = [], []
     for spec in (source, target):
-        images = target_images(spec, count, format=format, skipped=skipped)
-        grey = np.concatenate([image.mean(axis=2).ravel() for image in images])
-        means.append(grey.mean())
-        variances.append(grey.var())
+        sums = np.zeros(3)  # of 1, of the brightness and of its square
+        for image in each_image(spec, count, format=format, skipped=skipped):
+            step = max(1, round((image.shape[0] * image.shape[1] / MOST_PIXELS) ** 0.5))
+            grey = image[::step, ::step].mean(axis=2)
+            sums += grey.size, grey.sum(), np.square(grey).sum()
+        means.append(sums[1] / sums[0])
+        variances.append(sums[2] / sums[0] - means[-1] ** 2)
     return float(abs(means[0] - means[1]) / np.sqrt(max(np.mean(variances), 1e-9)))

@@ -41,7 +41,8 @@ def bank_mass(
         The masses; about -1e30 for a row without a negative.
     """
     rows, bank = at_least_float32(rows), at_least_float32(bank)
-    mass: Tensor = _BankMass.apply(rows, bank, label, bank_label, temperature)  # type: ignore[no-untyped-call]
+    with torch.autocast(rows.device.type, enabled=False):
+        mass: Tensor = _BankMass.apply(rows, bank, label, bank_label, temperature)  # type: ignore[no-untyped-call]
     return mass
 
 

@@ -83,10 +83,13 @@ class RunCheckpoints(ModelCheckpoint):
 
     def _latest(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state in the kept checkpoint, if it is better: the run was killed after that."""
-        kept = Path(str(self.dirpath)) / Path(state["best_model_path"]).name
+        if not self.monitor:
+            return state
+        kept = Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
         with suppress(PipaError, KeyError):
             own: dict[str, Any] = read_checkpoint(kept)["callbacks"][self.state_key]
-            if self.monitor and own["best_model_score"] > state["best_model_score"]:
+            before = state["best_model_score"]  # None if the run was killed at the first score
+            if before is None or own["best_model_score"] > before:
                 return own
         return state
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from pipa.data.crops import height_and_width
 from pipa.errors import PipaError, at_least
 from pipa.files.installed import experiment_file, experiment_files
 from pipa.files.threads import available_cores
@@ -230,7 +231,7 @@ def choose_crop(
     batch = plan.get("batch_size", 2) if asked.batch_size is None else asked.batch_size
     at_least(1, batch, "batch-size")
     smallest, largest = seen.sizes
-    wanted = both(plan["crop"] if asked.crop is None else asked.crop)
+    wanted = height_and_width(plan["crop"] if asked.crop is None else asked.crop)
     at_least(1, min(wanted), "crop")
     fits = all(side <= limit for side, limit in zip(wanted, smallest, strict=True))
     crop, why = wanted, "the recipe's size"
@@ -280,11 +281,6 @@ def hardware(machine: Machine) -> dict[str, Any]:
         return {"trainer.accelerator": "gpu", "trainer.devices": 1}
     name = {"cuda": "gpu"}.get(machine.device, machine.device)
     return {"trainer.accelerator": name, "trainer.devices": 1, "trainer.precision": "32-true"}
-
-
-def both(sides: int | tuple[int, int] | list[int]) -> tuple[int, int]:
-    """Return height and width."""
-    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
 
 
 def by(size: tuple[int, int]) -> str:

@@ -55,8 +55,12 @@ def settle_devices(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         options: The trainer's own arguments.
+
+    Raises:
+        PipaError: The precision is not possible.
     """
     given = dict(options)
+    refuse_precision(given.get("precision"))
     devices = given.get("devices")
     if str("auto" if devices is None else devices) != "auto":
         return given  # as asked; -1: all of them
@@ -98,6 +102,25 @@ def told_of_lost_processes(run: Path) -> Iterator[None]:
             raise
         remedy = f"See what that one wrote; `pipa train --resume {run}` goes on."
         raise PipaError("another process of the run has ended", run, remedy) from error
+
+
+def refuse_precision(precision: object) -> None:
+    """Refuse what the weights cannot have: they and their averages need float32.
+
+    In half precision the teacher's average would stand still, and counts would stop at 256.
+
+    Args:
+        precision: Of Lightning's trainer; None: its default.
+
+    Raises:
+        PipaError: It is 64, or half precision without float32 weights.
+    """
+    name = str(precision)
+    if name.startswith("64"):
+        raise PipaError("is 64, and images are float32", "--trainer.precision")
+    if name in ("16-true", "bf16-true"):
+        problem = f"is {name}, and the weights need float32"
+        raise PipaError(problem, "--trainer.precision", "Give 16-mixed, bf16-mixed or 32-true.")
 
 
 def training_device(options: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.models.build import create_segmenter, imagenet_weights
 from pipa.models.segmenter import Segmenter
+from pipa.run.devices import refuse_precision
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.run.resuming import refuse_other_options
 from pipa.run.speed import Speed
@@ -41,6 +42,8 @@ OURS = {
     "use_distributed_sampler",
     "default_root_dir",
     "reload_dataloaders_every_n_epochs",
+    "limit_train_batches",
+    "overfit_batches",
 }
 """Arguments of Lightning's trainer that pipa sets itself."""
 SECTIONS = ("data", "student", "method", *TERMS, "optim", "trainer")
@@ -215,8 +218,7 @@ def refuse_large(config: Any) -> None:
     processes, most = str(config.trainer.devices), max(8, 2 * available_cores())
     if processes.isdigit() and int(processes) > max(most, torch.cuda.device_count()):
         raise PipaError(f"is {processes}; this machine has not so many", "--trainer.devices")
-    if str(config.trainer.precision).startswith("64"):
-        raise PipaError("is 64, and images are float32", "--trainer.precision")
+    refuse_precision(config.trainer.precision)
 
 
 def add_sections(parser: "ArgumentParser") -> None:

@@ -7,13 +7,17 @@ crop neither breaks a graph nor makes a new one.
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from pipa.batch import Batch
@@ -136,7 +140,34 @@ def checkpoint_blocks(network: Segmenter) -> None:
         network: The student, changed in place.
     """
     for block in network.backbone.blocks():
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        norms = [part for part in block.modules() if isinstance(part, _BatchNorm)]
+        block.forward = partial(_recomputed, block.forward, norms)
+
+
+def _recomputed(
+    forward: Callable[..., Any], norms: list[_BatchNorm], *inputs: Any, **options: Any
+) -> Any:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _without_tracking(norms)
+
+    # Compiled, a block is not called again: what it does to its norms it does once.
+    if norms and not torch.compiler.is_compiling():
+        options["context_fn"] = contexts
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)
+
+
+@contextmanager
+def _without_tracking(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Keep norms in training from counting a batch that they have counted already."""
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, count) in zip(norms, before, strict=True):
+        norm.momentum = 0.0  # the averages take nothing of this batch
+        norm.num_batches_tracked = None if count is None else count.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def accumulate(method: Method, count: int, batch_size: int) -> None:

@@ -104,8 +104,14 @@ class Method(L.LightningModule, ABC):
         return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7])
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Add the gradient of a loss; gradients of the parts of a batch are averaged."""
-        super().manual_backward(loss / self.parts if self.parts > 1 else loss, *args, **kwargs)
+        """Add the gradient of a loss; gradients of the parts of a batch are averaged.
+
+        Operations keep their own precision: under autocast the gradients of those in float32 would
+        go through half precision.
+        """
+        part = loss / self.parts if self.parts > 1 else loss
+        with torch.autocast(self.device.type, enabled=False):
+            super().manual_backward(part, *args, **kwargs)
 
     def update(self, losses: dict[str, Tensor]) -> None:
         """Step the optimiser and the schedule, and log each loss by its name.

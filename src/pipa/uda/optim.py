@@ -127,7 +127,21 @@ def adamw(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.AdamW:
     """
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = optim.clip == 0 and devices <= FUSED
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=fused)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=fused)
+    optimizer.register_load_state_dict_post_hook(lay_out_as_weights)
+    return optimizer
+
+
+def lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded moments the memory layout of their weights, as the fused kernel needs it.
+
+    A checkpoint has the layout of the device that wrote it (`models.layout`). The kernel on a CPU
+    would take the moments of other weights, that on CUDA refuses.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def warmup_poly(step: int, steps: int, warm_up: int = 1500, power: float = 1.0) -> float:

@@ -128,12 +128,16 @@ def castable_once(network: nn.Module) -> Iterator[None]:
     """Let autocast keep the half-precision weights of a frozen network until the step ends.
 
     It keeps those that require a gradient, and would cast the others anew in each call: HRDA calls
-    its backbone and its heads twice. Within, nothing may record gradients.
+    its backbone and its heads twice. Within, nothing may record gradients. Lightning turns the
+    cache off: a weight cast without gradients would have none in a later call that needs them.
     """
     assert not torch.is_grad_enabled()
+    device = next(network.parameters()).device.type
+    on, half = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     network.requires_grad_(True)
     try:
-        yield
+        with torch.autocast(device, dtype=half, enabled=on, cache_enabled=True):
+            yield
     finally:
         network.requires_grad_(False)
 
