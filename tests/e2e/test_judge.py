@@ -16,7 +16,8 @@ from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
 from pipa.models.saved import adapted_folder, load_segmenter, save_segmenter
 from pipa.run.ending import write_run
-from pipa.run.judging import Judge, judge_saved
+from pipa.run.judge_saved import judge_saved
+from pipa.run.judging import Judge
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY

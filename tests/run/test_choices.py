@@ -9,11 +9,11 @@ from jsonargparse import ArgumentParser
 from pipa import PipaError
 from pipa.files.installed import CONFIGS
 from pipa.run import choices
-from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, Machine, Seen, choose
+from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, DataFacts, Machine, choose
 from pipa.run.options import read_experiment
 
 CPU, GPU = Machine("cpu", 2), Machine("cuda", 8, 24.0)
-PHOTOS = Seen(((360, 480), (360, 480)), 300)
+PHOTOS = DataFacts(((360, 480), (360, 480)), 300)
 
 
 @pytest.fixture(params=[True, False], ids=["online", "offline"])
@@ -88,7 +88,7 @@ def test_own_weights_keep_the_recipe_for_pretrained_networks(online, tmp_path):
     steps=st.none() | st.integers(2, 50_000),
 )
 def test_a_crop_fits_and_every_part_has_its_time(smallest, images, steps):
-    seen = Seen((smallest, (400, 400)), images)
+    seen = DataFacts((smallest, (400, 400)), images)
     found = chosen(seen=seen, network="small", steps=steps)
     crop, options = found.options["data.crop"], found.options
     fits = all(side <= limit for side, limit in zip(crop, smallest, strict=True))
@@ -101,14 +101,14 @@ def test_a_crop_fits_and_every_part_has_its_time(smallest, images, steps):
 
 def test_few_images_shorten_the_training_of_a_pretrained_network(monkeypatch):
     monkeypatch.setattr(choices, "obtainable", lambda weights: True)
-    few, many = (chosen(GPU, Seen(PHOTOS.sizes, n), recipe=LARGE) for n in (150, 5000))
+    few, many = (chosen(GPU, DataFacts(PHOTOS.sizes, n), recipe=LARGE) for n in (150, 5000))
     assert few.options["trainer.max_steps"] == 15_000  # 200 passes over 150 images, two at a time
     assert few.options["method.start"] == 750
     assert many.options["trainer.max_steps"] == 40_000
 
 
 def test_large_photos_are_pointed_out():
-    found = chosen(seen=Seen(((360, 480), (3000, 4000)), 10), network="small")
+    found = chosen(seen=DataFacts(((360, 480), (3000, 4000)), 10), network="small")
     assert "3000x4000" in found.reasons["crop"]
 
 

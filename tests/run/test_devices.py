@@ -8,8 +8,9 @@ from torch.distributed import DistError
 
 from pipa.errors import PipaError
 from pipa.files.threads import available_cores
-from pipa.run.devices import settle_devices, share_of_machine, told_of_lost_processes
+from pipa.run.devices import settle_devices, told_of_lost_processes
 from pipa.run.grid import default_jobs
+from pipa.run.jobs import share_of_machine
 
 
 @pytest.fixture

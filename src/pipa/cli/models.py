@@ -1,4 +1,4 @@
-"""`pipa judge`, `eval`, `predict`, `convert` and `export`."""
+"""`pipa judge`, `eval`, `predict`, `convert`, `export` and `push`."""
 
 import sys
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def judge_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="write all criteria here, as JSON")
     options = parser.parse_args(given)
 
-    from pipa.run.judging import judge_saved
+    from pipa.run.judge_saved import judge_saved
 
     judgement, baseline = judge_saved(
         options.models,

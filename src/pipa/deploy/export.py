@@ -26,7 +26,7 @@ from pipa.models.windows import evaluating
 
 Format = Literal["onnx", "torch"]
 Write = Callable[[Segmenter, Tensor, Path], None]
-Run = Callable[[Path, list[Tensor]], list[Tensor]]
+Runner = Callable[[Path, list[Tensor]], list[Tensor]]
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 """The packages that ONNX needs: the extra `export`."""
 LIMIT = 1e-4
@@ -160,14 +160,14 @@ def _run_torch(path: Path, images: list[Tensor]) -> list[Tensor]:
         return [program(image) for image in images]
 
 
-FORMATS: dict[Format, tuple[Write, Run]] = {
+FORMATS: dict[Format, tuple[Write, Runner]] = {
     "onnx": (_write_onnx, run_onnx),
     "torch": (_write_torch, _run_torch),
 }
 """How each format is written, and run."""
 
 
-def _difference(run: Run, path: Path, image: Tensor, expected: Tensor) -> float:
+def _difference(run: Runner, path: Path, image: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference, over a batch of two images and one of one."""
     remedy = "Nothing was written. Please report it together with `pipa doctor`."
     try:

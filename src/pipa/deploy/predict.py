@@ -27,7 +27,7 @@ from pipa.files.writing import replacing
 from pipa.models.segmenter import Segmenter
 
 Image = UInt8[np.ndarray, "h w 3"]
-Result = tuple[Path, list[Path]]
+Written = tuple[Path, list[Path]]
 """An input and the files written for it."""
 
 PIXELS = 2**24
@@ -94,7 +94,7 @@ def predict(
     return Predictions(jobs, found.ignored, _Work(labeller, painter, out, tick, batch), on_error)
 
 
-class Predictions(Iterator[Result]):
+class Predictions(Iterator[Written]):
     """Yields each input and the files written for it, in order; labels them as it is asked to.
 
     Args:
@@ -113,14 +113,14 @@ class Predictions(Iterator[Result]):
         self._work, self._stop = work, on_error == "stop"
         self._results = self._run()
 
-    def __next__(self) -> Result:
+    def __next__(self) -> Written:
         return next(self._results)
 
     def count(self) -> int:
         """Return the number of images and frames, as far as the files of the videos tell."""
         return sum(_frames(job.source) if job.is_video else 1 for job in self.jobs)
 
-    def _run(self) -> Iterator[Result]:
+    def _run(self) -> Iterator[Written]:
         pool = ThreadPoolExecutor(available_cores())
         written: deque[tuple[Path, Future[list[Path]]]] = deque()
         work = self._work
@@ -171,7 +171,7 @@ class Predictions(Iterator[Result]):
         if jobs:
             yield jobs, images
 
-    def _video(self, job: Job) -> Iterator[Result]:
+    def _video(self, job: Job) -> Iterator[Written]:
         try:
             yield job.source, self._work.video(job)
         except PipaError as error:
@@ -254,7 +254,7 @@ def _read(job: Job) -> Image | None:
     return None if job.is_video else read_image(job.source)
 
 
-def _finished(written: deque[tuple[Path, "Future[list[Path]]"]], left: int) -> Iterator[Result]:
+def _finished(written: deque[tuple[Path, "Future[list[Path]]"]], left: int) -> Iterator[Written]:
     """Wait for all but the last few inputs whose outputs are being written."""
     while len(written) > left:
         source, paths = written.popleft()

@@ -23,7 +23,7 @@ from pipa.files.images import read_image
 from pipa.models.segmenter import Segmenter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-View = Literal["overlay", "confidence"]
+Shown = Literal["overlay", "confidence"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Legend:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImage:
     """An image, and what each network says of it."""
 
     image: Image
@@ -124,15 +124,15 @@ class SideBySide:
         self._check_pixels(path, height * width)
         return self._reduced(read_image(path))
 
-    def label(self, image: Image) -> Labelled:
+    def label(self, image: Image) -> LabelledImage:
         """Ask every network."""
         if self.fit is not None:
             size = image.shape[:2]
             for labeller in self._labellers:
                 labeller.scale = min(max(self.fit) / max(size), min(self.fit) / min(size))
-        return Labelled(image, tuple(labeller([image])[0] for labeller in self._labellers))
+        return LabelledImage(image, tuple(labeller([image])[0] for labeller in self._labellers))
 
-    def pictures(self, labelled: Labelled, view: View, alpha: float) -> tuple[Image, Image]:
+    def pictures(self, labelled: LabelledImage, view: Shown, alpha: float) -> tuple[Image, Image]:
         """Return two pictures to compare: of two networks, or the image and that of the one.
 
         Args:
@@ -145,7 +145,7 @@ class SideBySide:
         left, right = [labelled.image, *painted][-2:]
         return _rgb(left), _rgb(right)
 
-    def legend(self, labelled: Labelled) -> Legend:
+    def legend(self, labelled: LabelledImage) -> Legend:
         """Count the classes of an image."""
         return _Count(len(self.classes), labelled.answers).legend(self.classes, self.colours)
 
@@ -154,7 +154,7 @@ class SideBySide:
         path: Path,
         out: Path,
         *,
-        view: View = "overlay",
+        view: Shown = "overlay",
         alpha: float = 0.5,
         tick: Callable[[int, int], None] = lambda done, count: None,
     ) -> Legend:

@@ -16,11 +16,19 @@ from typing import Any, get_args
 import gradio as gr
 import jinja2
 
-from pipa.deploy.side_by_side import Image, Labelled, Legend, Limits, SideBySide, View, is_video
+from pipa.deploy.side_by_side import (
+    Image,
+    LabelledImage,
+    Legend,
+    Limits,
+    Shown,
+    SideBySide,
+    is_video,
+)
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 
-VIEWS = dict(zip(("Classes", "Confidence"), get_args(View), strict=True))
+VIEWS = dict(zip(("Classes", "Confidence"), get_args(Shown), strict=True))
 STYLE = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto }
 .pipa { color: var(--body-text-color) }
@@ -217,7 +225,7 @@ class _Answers:
 
         return chosen
 
-    def repaint(self, shown: Labelled | None, view: str, alpha: float) -> Any:
+    def repaint(self, shown: LabelledImage | None, view: str, alpha: float) -> Any:
         """Paint the same answers differently; a video stays as it is."""
         if shown is None:
             return gr.skip()

@@ -169,5 +169,5 @@ def refuse_other_classes(rows: Sequence[Row]) -> None:
 
 
 def mean(values: Sequence[float]) -> float:
-    """NaN of nothing."""
+    """Return the mean; NaN if there are no values."""
     return statistics.fmean(values) if values else math.nan

@@ -84,7 +84,7 @@ def write_report(
             a run is damaged, or the report cannot be written.
     """
     groups = runs if isinstance(runs, Mapping) else find_groups(runs, unfinished=True)
-    contents = gather(groups, against)
+    contents = read_contents(groups, against)
     seen, missing = look(contents, pictures)
     heading = title or (" and ".join(groups) if len(groups) < 3 else f"{len(groups)} methods")
     text = render(
@@ -109,7 +109,7 @@ def write_report(
     write_text(path, text)
 
 
-def gather(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Contents:
+def read_contents(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Contents:
     """Read the runs and compare those that have scores.
 
     Raises:

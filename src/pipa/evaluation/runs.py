@@ -38,10 +38,10 @@ class Row:
         return {s: r.miou for s, r in self.results.items() if not math.isnan(r.miou)}
 
     def add(self, run: Path) -> None:
-        """Take up a finished run.
+        """Add a finished run.
 
         Raises:
-            PipaError: It is none, or the second one with its seed.
+            PipaError: It is not a finished run with scores, or the second one with its seed.
         """
         seed, result, seconds = read_run(run)
         images = images_of(run)

@@ -10,32 +10,24 @@ import itertools
 import logging
 import math
 import os
-import queue
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import yaml
 
 from pipa.errors import PipaError
 from pipa.evaluation.compare import Comparison, compare
-from pipa.evaluation.runs import Row, read_options, read_run, refuse_other_images, scored_on
+from pipa.evaluation.runs import Row, read_options, refuse_other_images, scored_on
 from pipa.evaluation.tables import write_tables
 from pipa.files.writing import write_text
-from pipa.run.checkpoints import has_checkpoint
-from pipa.run.devices import share_of_machine
 from pipa.run.ending import write_report_if_possible
 from pipa.run.grid import Grid, Setting
-from pipa.run.interrupt import ending_with
+from pipa.run.jobs import run_all
 from pipa.run.resuming import differences
 from pipa.run.until import Until
 
 log = logging.getLogger("pipa")
-
-Task = tuple[Setting, int]
-"""A row and a seed."""
 
 
 def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[str]]:
@@ -53,18 +45,18 @@ def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[st
         PipaError: The folder holds other runs of these names or runs that were scored on other
             images, another process works in it, or every run failed.
     """
-    with alone(grid.out) as lock:
+    with locked(grid.out) as lock:
         refuse_other_images(
-            {row.name: row.scored_on for row in gather(grid)[0]}
+            {row.name: row.scored_on for row in finished_rows(grid)[0]}
             | {s.name: scored_on(yaml.safe_load(s.text)) for s in grid.settings}
         )
         for setting in grid.settings:
-            remember(grid.out / setting.folder / "config.yaml", setting.text)
+            keep_options(grid.out / setting.folder / "config.yaml", setting.text)
         if grid.until is None:
             faults = run_seeds(grid, grid.seeds, tell, lock)
         else:
             faults = run_until(grid, grid.until, tell, lock)
-        rows, unreadable = gather(grid)
+        rows, unreadable = finished_rows(grid)
     faults += unreadable
     if not rows:
         raise PipaError("no run was finished", grid.out, " ".join(faults[:1]))
@@ -129,7 +121,7 @@ def widest_interval(grid: Grid, of: Sequence[str] = ()) -> tuple[float, str]:
         Half of its width in points, infinite if a difference has fewer than two seeds; and the
         same in words.
     """
-    rows = {row.name: row for row in gather(grid)[0]}
+    rows = {row.name: row for row in finished_rows(grid)[0]}
     names = [setting.name for setting in grid.settings]
     if any(name not in rows for name in names):
         return math.inf, "not every row has a score"
@@ -148,12 +140,12 @@ def widest_interval(grid: Grid, of: Sequence[str] = ()) -> tuple[float, str]:
 
 def missing(grid: Grid, seed: int) -> list[Setting]:
     """Return the rows that have no finished run with this seed."""
-    return [s for s in grid.settings if not (place(grid, s, seed) / "results.json").is_file()]
+    return [s for s in grid.settings if not (grid.run_folder(s, seed) / "results.json").is_file()]
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[int | None]:
-    """Keep other ablations out of a folder; the lock is gone when the last run of this one is.
+def locked(folder: Path) -> Iterator[int | None]:
+    """Lock a folder against other ablations, until the last run of this one has ended.
 
     Raises:
         PipaError: Another one is at work, or the folder cannot be made.
@@ -180,8 +172,12 @@ def alone(folder: Path) -> Iterator[int | None]:
         os.close(lock)
 
 
-def remember(file: Path, text: str) -> None:
-    """Keep a row's options; refuse to mix runs of different ones."""
+def keep_options(file: Path, text: str) -> None:
+    """Write a row's options, once.
+
+    Raises:
+        PipaError: The folder's runs have other options, or the file cannot be read.
+    """
     if not file.exists():
         write_text(file, text)
         return
@@ -195,12 +191,7 @@ def remember(file: Path, text: str) -> None:
         raise PipaError(problem, file.parent, "Give another --out.")
 
 
-def place(grid: Grid, setting: Setting, seed: int) -> Path:
-    """The folder of one run."""
-    return grid.out / setting.folder / f"seed{seed}"
-
-
-def gather(grid: Grid) -> tuple[list[Row], list[str]]:
+def finished_rows(grid: Grid) -> tuple[list[Row], list[str]]:
     """All finished runs of the folder, this grid's rows first; a line for each without scores."""
     names = {setting.folder: setting.name for setting in grid.settings}
     for file in sorted(grid.out.glob("*/config.yaml")):
@@ -217,81 +208,3 @@ def gather(grid: Grid) -> tuple[list[Row], list[str]]:
         if row.results:
             rows.append(row)
     return rows, faults
-
-
-def run_all(
-    grid: Grid, todo: Sequence[Task], tell: Callable[[str], None], lock: int | None
-) -> list[str]:
-    """Run each in a process of its own, `jobs` at a time; a line for each that failed."""
-    slots: queue.Queue[int] = queue.Queue()
-    for slot in range(grid.jobs):
-        slots.put(slot)
-    trainings: set[subprocess.Popen[bytes]] = set()
-
-    def work(setting: Setting, seed: int) -> str | None:
-        slot = slots.get()
-        try:
-            return run_one(grid, setting, seed, slot, lock, trainings)
-        finally:
-            slots.put(slot)
-
-    faults = []
-    resuming = "interrupted; the same command goes on"
-    with ending_with(lambda: [*trainings], resuming), ThreadPoolExecutor(grid.jobs) as pool:
-        pending = {pool.submit(work, *task): task for task in todo}
-        try:
-            for number, done in enumerate(as_completed(pending), 1):
-                setting, seed = pending[done]
-                name, fault = f"{setting.name}, seed {seed}", done.result()
-                said = fault or outcome(place(grid, setting, seed))
-                tell(f"[{number}/{len(todo)}] {name}: {said}")
-                if fault is not None:
-                    faults.append(f"{name}: {fault}")
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return faults
-
-
-def outcome(run: Path) -> str:
-    """A finished run in a few words."""
-    try:
-        _, result, seconds = read_run(run)
-    except PipaError as error:
-        return str(error)
-    return f"mIoU {result.miou:.1f}" + ("" if seconds is None else f" in {seconds:.0f} s")
-
-
-def run_one(
-    grid: Grid,
-    setting: Setting,
-    seed: int,
-    slot: int,
-    lock: int | None,
-    trainings: set[subprocess.Popen[bytes]],
-) -> str | None:
-    """`pipa train` of one row and seed; what its log says last if it fails.
-
-    While it runs it is in `trainings`.
-    """
-    folder = place(grid, setting, seed)
-    command = [sys.executable, "-m", "pipa", "train", str(folder.parent / "config.yaml")]
-    command += [f"--seed={seed}", f"--out={folder}", "--trainer.enable_progress_bar=false"]
-    if has_checkpoint(folder):
-        command.append("--resume")  # a run that got nowhere starts anew, in the same folder
-    log = folder.with_suffix(".log")
-    with log.open("w", encoding="utf-8") as lines:
-        running = subprocess.Popen(
-            command,
-            stdout=lines,
-            stderr=lines,
-            env=share_of_machine(grid.jobs, slot),
-            pass_fds=() if lock is None else (lock,),
-        )
-        trainings.add(running)
-        code = running.wait()
-        trainings.discard(running)
-    if code == 0:
-        return None
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = said[-1] if said and code > 0 else f"ended with code {code}"
-    return f"{last} (see {log})"

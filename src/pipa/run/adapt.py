@@ -14,7 +14,7 @@ from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError
 from pipa.files.odd_names import read_odd_names
-from pipa.run.choices import Asked, Seen, by, choose, this_machine
+from pipa.run.choices import Asked, DataFacts, by, choose, this_machine
 from pipa.run.ending import Run, write_report_if_possible
 from pipa.run.folder import holds_run
 from pipa.run.options import read_experiment
@@ -148,12 +148,12 @@ def sections_of(words: Sequence[str]) -> dict[str, Any]:
         raise PipaError(str(error), f"--recipe {words[0]}") from error
 
 
-def seen_in(checked: Checked) -> Seen:
+def seen_in(checked: Checked) -> DataFacts:
     """Return what the choices depend on."""
     sizes = checked.source.sizes | checked.target.sizes
     heights, widths = zip(*sizes, strict=True)
     smallest, largest = (min(heights), min(widths)), (max(heights), max(widths))
-    return Seen((smallest, largest), max(checked.source.images, checked.target.images))
+    return DataFacts((smallest, largest), max(checked.source.images, checked.target.images))
 
 
 def in_words(checked: Checked) -> str:

@@ -55,7 +55,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DataFacts:
     """What the data sets are like."""
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -115,7 +115,7 @@ def this_machine(device: str = "auto") -> Machine:
     return Machine(device, available_cores(), gib)
 
 
-def choose(machine: Machine, seen: Seen, asked: Asked) -> Choices:
+def choose(machine: Machine, seen: DataFacts, asked: Asked) -> Choices:
     """Choose recipe, network, crop, batch and length.
 
     Args:
@@ -221,7 +221,7 @@ def recipe_for(machine: Machine, student: StudentOptions) -> str:
 
 
 def choose_crop(
-    plan: Mapping[str, Any], seen: Seen, asked: Asked
+    plan: Mapping[str, Any], seen: DataFacts, asked: Asked
 ) -> tuple[tuple[int, int], int, bool, str]:
     """Choose the crop and the batch size.
 
@@ -248,7 +248,7 @@ def choose_crop(
 
 
 def choose_steps(
-    plan: Mapping[str, Any], seen: Seen, asked: Asked, *, scratch: bool, batch: int
+    plan: Mapping[str, Any], seen: DataFacts, asked: Asked, *, scratch: bool, batch: int
 ) -> tuple[int, str]:
     """Choose the length; return it, and why."""
     usual = int(plan["trainer"]["max_steps"])

@@ -21,7 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipa import __version__
 from pipa.errors import PipaError
-from pipa.files.threads import available_cores
 from pipa.models.device import pick_device
 
 log = logging.getLogger("pipa")
@@ -159,15 +158,3 @@ def environment() -> dict[str, str]:
         "pipa": __version__,
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def share_of_machine(jobs: int, slot: int) -> dict[str, str]:
-    """Return the environment of a run among `jobs`: its share of the cores, one of several GPUs."""
-    given = dict(os.environ)
-    given.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))
-    gpus = torch.cuda.device_count()
-    if gpus > 1 and jobs > 1:  # a single run may use them all
-        seen = given.get("CUDA_VISIBLE_DEVICES")
-        names = seen.split(",") if seen else [str(index) for index in range(gpus)]
-        given["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
-    return given

@@ -65,6 +65,10 @@ class Grid:
     until: Until | None = None
     """None: these seeds and no more."""
 
+    def run_folder(self, setting: Setting, seed: int) -> Path:
+        """Return the folder of one run."""
+        return self.out / setting.folder / f"seed{seed}"
+
 
 def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     """Parse `[CONFIG] --vary A,B --seeds 0,1,2 [--SECTION.NAME VALUE]...`; refuse bad rows now.

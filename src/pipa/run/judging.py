@@ -1,4 +1,4 @@
-"""Judging without labels: during training, at its end, and of finished models.
+"""Judging without labels, during training and at its end.
 
 The student at `method.start`, which has seen only the source, is kept as the source-only model.
 At the end the adapted student is compared with it, and replaced by it if adaptation made it worse:
@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,13 +23,9 @@ from torch import Tensor
 
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import source_pixels, target_images
-from pipa.errors import PipaError, at_least
 from pipa.evaluation.evaluate import score_images
 from pipa.evaluation.judge import Judgement, Verdict, judge
-from pipa.evaluation.runs import run_data
 from pipa.evaluation.scores import Result
-from pipa.models.device import pick_device
-from pipa.models.saved import ADAPTED_FOLDER, SOURCE_ONLY_FOLDER, holds_network, load_segmenter
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval
 from pipa.run.recipes import MethodOptions
@@ -230,61 +225,3 @@ class Conclusion:
             f"model {source_only:.2f}: {kept}. Judged without labels, which decides nothing here: "
             f"{self.verdict}."
         )
-
-
-def judge_saved(
-    paths: Sequence[Path],
-    *,
-    target: str | None = None,
-    source: str | None = None,
-    classes: str | None = None,
-    count: int = 64,
-    against: Path | None = None,
-) -> tuple[Judgement, str]:
-    """Judge finished models; for a run, judge its model and its source-only model.
-
-    Args:
-        paths: Runs, model folders, checkpoints.
-        target: Unlabelled images, `[FORMAT[/SPLIT]:]PATH`; None: those of the first run.
-        source: Data whose class shares are counted; None: the source of the first run.
-        classes: The classes of the source; None: those of the first run, or the data set's own.
-        count: Maximum number of target images.
-        against: The model with which the others are compared; None: the first source-only one.
-
-    Returns:
-        The judgement, and the name of the model with which the others are compared.
-
-    Raises:
-        PipaError: A model or an image cannot be read, the source is unknown, or no model is the
-            one in `against`.
-    """
-    known = run_data(paths[0])
-    at_least(1, count, "images")
-    own = known.get("format", "folder")
-    target_format, source_format = ("folder" if spec else own for spec in (target, source))
-    target, source = target or known.get("target"), source or known.get("source")
-    for option, value in {"--target": target, "--source": source}.items():
-        if value is None:
-            raise PipaError(f"{paths[0]} is not a run, so it has no data", option, "Give the data.")
-    assert target is not None
-    assert source is not None
-    resize = known.get("target_resize")  # other photos are used at the size of the run's
-    skipped: list[PipaError] | None = [] if known.get("on_error") == "skip" else None
-    models = dict(saved_models(paths))
-    before = [name for name in models if name.endswith(SOURCE_ONLY_FOLDER)]
-    baseline = [*before, *models][0]
-    baseline = baseline if against is None else str(against)
-    if baseline not in models:
-        raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
-    images = target_images(target, count, format=target_format, resize=resize, skipped=skipped)
-    shares = source_pixels(
-        source, classes=classes or known.get("classes"), format=source_format, skipped=skipped
-    )
-    return judge(models, images, shares, quiet=False), baseline
-
-
-def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
-    """Load the name and the network of each path; for a run, also the source-only model."""
-    further = [path / name for path in paths for name in (ADAPTED_FOLDER, SOURCE_ONLY_FOLDER)]
-    known = [*paths, *(path for path in further if holds_network(path))]
-    return [(str(path), load_segmenter(path).to(pick_device())) for path in known]

@@ -1,7 +1,9 @@
 """One run: from the sections of an experiment file to a trained segmenter on disk.
 
-A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoints/last.ckpt`,
-`model/` (for `pipa predict` and `pipa eval`), `results.json`, `confusion.csv` and `report.html`.
+A run's folder holds `config.yaml`, `metrics.csv`, TensorBoard events, `checkpoints/` (`last.ckpt`,
+`best.ckpt` where something can be scored, the newest `step*.ckpt`), `model/` (for `pipa predict`
+and `pipa eval`), `results.json`, `confusion.csv` and `report.html`; with a judge `source_only/`,
+and `model_adapted/` where the source-only model was kept.
 """
 
 import contextlib

@@ -7,11 +7,11 @@ index in both, so the gap between the domains is a straight line from one colour
 from enum import IntEnum
 from typing import NamedTuple
 
+from pipa.classes import Colour
+
 VOID = 255
 ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN = range(10)
 SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = range(10, 19)
-
-Colour = tuple[int, int, int]
 
 
 class Texture(IntEnum):

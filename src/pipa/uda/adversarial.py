@@ -32,7 +32,7 @@ from pipa.uda.terms.base import (
     upsampled,
 )
 
-Maps = list[tuple[Tensor, float]]
+Shown = list[tuple[Tensor, float]]
 """What the discriminator sees of one prediction: a map `b k h w` of each output, and its share."""
 
 
@@ -119,11 +119,11 @@ class Adversarial(Method):
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 
-    def show(self, prediction: Prediction) -> Maps:
+    def show(self, prediction: Prediction) -> Shown:
         """Return the discriminator's input for a prediction, at the size of the outputs' boxes."""
         return [(self.shown(upsampled(output)), output.weight) for output in prediction.outputs]
 
-    def fool(self, maps: Maps) -> Float[Tensor, ""]:
+    def fool(self, maps: Shown) -> Float[Tensor, ""]:
         """Return the student's loss, `L_adv`; the discriminator is a constant in it."""
         constant = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         each = [
@@ -135,7 +135,7 @@ class Adversarial(Method):
         ]
         return torch.stack(each).sum()
 
-    def teach(self, maps: Maps, *, source: bool) -> Float[Tensor, ""]:
+    def teach(self, maps: Shown, *, source: bool) -> Float[Tensor, ""]:
         """Return the discriminator's loss on one domain, half of `L_d`; the student is constant."""
         each = [
             share * domain_cross_entropy(self.discriminator(seen.detach()), source=source) / 2

@@ -170,7 +170,3 @@ class Method(L.LightningModule, ABC):
         """Save the arguments of the network, so that `pipa.load_segmenter` can build it."""
         labels = {"names": self.labels.names, "colours": self.labels.colours}
         checkpoint["hyper_parameters"] = {"student": self.student.config, "labels": labels}
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits of the student, at the image's size."""
-        return self.student(image)  # type: ignore[no-any-return]

@@ -58,7 +58,7 @@ class SelfTraining(Method):
             is that of "my label, or a class that the teacher found nowhere here", so that what
             the teacher misses is not unlearnt (the papers: no).
         mix: The part of the source that is pasted onto the target: "class" (ClassMix, the papers),
-            "rectangle" or "none" (`mixing.mix_images`).
+            "small" (ClassMix, small classes first), "rectangle" or "none" (`mixing.mix_images`).
         start: First step with a target; before it the student learns from the source alone.
             The papers start at 0 from ImageNet weights; a network from scratch needs a head start.
         jitter_source: Colour jitter and blur on the source too, as on mixed images in DACS (the
