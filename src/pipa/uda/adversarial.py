@@ -24,10 +24,8 @@ from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
     SourceTerm,
     TargetTerm,
-    prepared,
     refuse_teachers,
     source_losses,
-    target_losses,
     total,
     upsampled,
 )
@@ -78,18 +76,23 @@ class Adversarial(Method):
         style: Restyle | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
-        )
         if not adversarial > 0:
             remedy = "Without this loss the method is --method.name source_only."
             raise PipaError(f"is {adversarial}, must be above 0", "--method.adversarial", remedy)
         refuse_teachers([*source_terms, *target_terms])
-        self.discriminator = discriminator or Discriminator(labels.num_classes)
-        self.shown = shown
-        self.weight, self.start = adversarial, start
-        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
-        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
+        opponent = discriminator or Discriminator(labels.num_classes)
+        super().__init__(
+            student,
+            labels,
+            optim,
+            source_terms=source_terms,
+            target_terms=target_terms,
+            start=start,
+            jitter_source=jitter_source,
+            style=style,
+            seed=seed,
+        )
+        self.discriminator, self.shown, self.weight = opponent, shown, adversarial
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student and the discriminator once."""
@@ -111,11 +114,7 @@ class Adversarial(Method):
             self.manual_backward(losses["discriminator_source"])
             losses["discriminator_target"] = self.teach(of_target, source=False)
             self.manual_backward(losses["discriminator_target"])
-
-            terms = self.target_terms  # your own
-            for found in target_losses(self.student, batch, None, terms, step, self.step_generator):
-                self.manual_backward(total(found))
-                losses |= found
+            losses |= self.learn_target_terms(batch)  # your own
 
         self.update({name: loss.detach() for name, loss in losses.items()})
 

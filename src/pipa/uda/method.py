@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipa.uda.optim import Optim, adamw, parameter_groups, warmup_poly
 from pipa.uda.processes import average, process_count, running_statistics
 from pipa.uda.pseudo import Pseudo
 from pipa.uda.style import Restyle
+from pipa.uda.terms.base import SourceTerm, TargetTerm, prepared, target_losses, total
 
 
 @dataclass
@@ -39,6 +41,9 @@ class Method(L.LightningModule, ABC):
         student: The network to train.
         labels: Names of the classes, for the validation's scores.
         optim: Learning rate, schedule, clipping.
+        source_terms: Losses on the student's prediction for the source.
+        target_terms: Losses that run the student on the target.
+        start: First step with a target; before it the student learns from the source alone.
         jitter_source: Colour jitter and blur on the source, as on mixed images in DACS (the papers:
             no).
         style: Gives source images the style of the target; None: no change.
@@ -51,6 +56,9 @@ class Method(L.LightningModule, ABC):
         labels: LabelSpace,
         optim: Optim | None = None,
         *,
+        source_terms: Sequence[SourceTerm] = (),
+        target_terms: Sequence[TargetTerm] = (),
+        start: int = 0,
         jitter_source: bool = False,
         style: Restyle | None = None,
         seed: int = 0,
@@ -59,6 +67,9 @@ class Method(L.LightningModule, ABC):
         self.jitter_source, self.style = jitter_source, style
         self.automatic_optimization = False
         self.student, self.optim, self.seed = student, optim or Optim(), seed
+        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
+        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
+        self.start = start
         self.labels, self.scores = labels, Scores(labels)
         self.result: Result | None = None
         self.scored_at = -1
@@ -87,6 +98,20 @@ class Method(L.LightningModule, ABC):
         if not self.jitter_source:
             return source
         return Labelled(jitter_and_blur(source.image, generator), source.label)
+
+    def learn_target_terms(self, batch: Batch, pseudo: Pseudo | None = None) -> dict[str, Tensor]:
+        """Run the passes of the target terms, each with a backward of its own; return their losses.
+
+        Args:
+            batch: The batch, with a target.
+            pseudo: The teacher's labels; None for a method without a teacher.
+        """
+        losses: dict[str, Tensor] = {}
+        terms, step = self.target_terms, self.global_step
+        for found in target_losses(self.student, batch, pseudo, terms, step, self.step_generator):
+            self.manual_backward(total(found))
+            losses |= found
+        return losses
 
     def step_generator(self, part: str) -> Generator:
         """Return the generator of one part of this step: "source", "mixed", or the name of a term.

@@ -25,11 +25,9 @@ from pipa.uda.terms.base import (
     SourceTerm,
     TargetTerm,
     active,
-    prepared,
     seen_losses,
     source_losses,
     supervised,
-    target_losses,
     total,
 )
 
@@ -96,7 +94,15 @@ class SelfTraining(Method):
             problem = "mixes source and target in the statistics of this network's batch norms"
             raise PipaError(problem, "--method.one_pass", "Leave it out.")
         super().__init__(
-            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
+            student,
+            labels,
+            optim,
+            source_terms=source_terms,
+            target_terms=target_terms,
+            start=start,
+            jitter_source=jitter_source,
+            style=style,
+            seed=seed,
         )
         self.teacher = Teacher(
             student,
@@ -107,9 +113,7 @@ class SelfTraining(Method):
             marginal=marginal,
         )
         self.pasted: Mix = mix
-        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
-        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        self.start, self.one_pass = start, one_pass
+        self.one_pass = one_pass
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student once, term by term as in the paper."""
@@ -140,13 +144,7 @@ class SelfTraining(Method):
                 found = self.mixed_losses(self.student.analyse(mixed.image), mixed, step)
                 self.manual_backward(total(found))
                 losses |= found
-
-            terms = self.target_terms  # beta L_Patch, MIC, your own
-            for found in target_losses(
-                self.student, batch, pseudo, terms, step, self.step_generator
-            ):
-                self.manual_backward(total(found))
-                losses |= found
+            losses |= self.learn_target_terms(batch, pseudo)  # beta L_Patch, MIC, your own
             self.last_step = LastStep(seen, batch, pseudo, mixed)
 
         self.update({name: loss.detach() for name, loss in losses.items()})

@@ -14,10 +14,8 @@ from pipa.uda.style import Restyle
 from pipa.uda.terms.base import (
     SourceTerm,
     TargetTerm,
-    prepared,
     refuse_teachers,
     source_losses,
-    target_losses,
     total,
 )
 
@@ -60,14 +58,20 @@ class SourceOnly(Method):
         style: Restyle | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            student, labels, optim, jitter_source=jitter_source, style=style, seed=seed
-        )
         at_least(1, passes, "method.passes")
         refuse_teachers([*source_terms, *target_terms])
-        self.source_terms, self.target_terms = tuple(source_terms), tuple(target_terms)
-        self.terms = prepared([*source_terms, *target_terms], student)  # trained, checkpointed
-        self.start, self.passes = start, passes
+        super().__init__(
+            student,
+            labels,
+            optim,
+            source_terms=source_terms,
+            target_terms=target_terms,
+            start=start,
+            jitter_source=jitter_source,
+            style=style,
+            seed=seed,
+        )
+        self.passes = passes
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the student and its terms once."""
@@ -84,9 +88,6 @@ class SourceOnly(Method):
         self.last_step = LastStep(source)
 
         if batch.target is not None and step >= self.start:
-            terms = self.target_terms  # L_ent, your own
-            for found in target_losses(self.student, batch, None, terms, step, self.step_generator):
-                self.manual_backward(total(found))
-                losses |= {name: loss.detach() for name, loss in found.items()}
+            losses |= self.learn_target_terms(batch)  # L_ent, your own
 
-        self.update(losses)
+        self.update({name: loss.detach() for name, loss in losses.items()})
