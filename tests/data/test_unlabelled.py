@@ -1,6 +1,7 @@
 """A few images of a target, for the judge and for the choice of the style."""
 
 import builders
+import numpy as np
 import pytest
 
 from pipa.data.unlabelled import target_images
@@ -18,3 +19,19 @@ def test_a_faulty_image_is_passed_over_and_nothing_but_faulty_ones_is_an_error(t
         file.write_bytes(b"no picture")
     with pytest.raises(PipaError, match=r"photos: none of the 3 images that were looked at"):
         target_images(str(photos), 3, skipped=[])
+
+
+def test_of_large_images_parts_are_taken_each_at_another_place(tmp_path):
+    photos = str(builders.folder(tmp_path / "photos", 4, labelled=False, size=(48, 64)))
+    whole = target_images(photos, 4)
+    parts = target_images(photos, 4, most=(20, 100))
+    places = []
+    for image, part in zip(whole, parts, strict=True):
+        assert part.shape == (20, 64, 3)
+        rows = [top for top in range(29) if (image[top : top + 20] == part).all()]
+        assert len(rows) == 1
+        places += rows
+    assert len(set(places)) > 1
+    assert all(map(np.array_equal, parts, target_images(photos, 4, most=(20, 100))))
+    halved = target_images(photos, 1, resize=(24, 32), most=(20, 20))
+    assert halved[0].shape == (20, 20, 3)

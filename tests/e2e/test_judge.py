@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from pipa.classes import LabelSpace
+from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluation.record import read_record
 from pipa.evaluation.scores import Result
@@ -17,7 +18,8 @@ from pipa.models.build import create_segmenter
 from pipa.models.saved import adapted_folder, load_segmenter, save_segmenter
 from pipa.run.ending import write_run
 from pipa.run.judge_saved import judge_saved
-from pipa.run.judging import Judge
+from pipa.run.judging import Judge, judge_for
+from pipa.run.recipes import MethodOptions
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY
@@ -209,3 +211,11 @@ def test_other_photos_are_read_in_their_own_format(tmp_path):
     assert found.as_dict()["images"] == 2
     with pytest.raises(PipaError, match="images"):
         judge_saved([tmp_path / "run"], target=str(photos), source=str(source), count=0)
+
+
+def test_of_photographs_a_few_crops_are_judged(tmp_path):
+    photos = str(builders.folder(tmp_path / "photos", 2, size=(48, 64)))
+    data = UDAData(photos, photos, crop=(8, 16), workers=0)
+    judging = judge_for(data, MethodOptions(start=1), {"max_steps": 10}, 2, adapts=True)
+    assert judging is not None
+    assert [image.shape for image in judging.images] == [(40, 64, 3)] * 2

@@ -22,6 +22,7 @@ def target_images(
     *,
     format: str = "folder",
     resize: Size | None = None,
+    most: Size | None = None,
     skipped: list[PipaError] | None = None,
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """A few images, spread over a data set whose labels are not looked for.
@@ -31,12 +32,14 @@ def target_images(
         count: How many, at most.
         format: Format of a path without one.
         resize: Scale each image to fit into this; None: as it is.
+        most: Of a larger image, take a part of this size, each at another place; None: all of it.
         skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
         PipaError: A file is not where it should be, unreadable, or none can be read.
     """
-    return list(each_image(target, count, format=format, resize=resize, skipped=skipped))
+    found = each_image(target, count, format=format, resize=resize, most=most, skipped=skipped)
+    return list(found)
 
 
 def each_image(
@@ -45,6 +48,7 @@ def each_image(
     *,
     format: str = "folder",
     resize: Size | None = None,
+    most: Size | None = None,
     skipped: list[PipaError] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
     """Yield the images of `target_images` one at a time: photographs of a phone are large."""
@@ -60,7 +64,13 @@ def each_image(
             skipped.append(error)
             continue
         size = crops.fit_size(image.shape[:2], resize)
-        yield np.asarray(crops.cut_image(image, size, (0, 0), size))
+        part = size if most is None else (min(size[0], most[0]), min(size[1], most[1]))
+        rng = np.random.default_rng(index)
+        corner = (
+            int(rng.integers(size[0] - part[0] + 1)),
+            int(rng.integers(size[1] - part[1] + 1)),
+        )
+        yield np.ascontiguousarray(crops.cut_image(image, size, corner, part))
         found += 1
     if not found:
         problem = f"none of the {len(chosen)} images that were looked at can be read"
