@@ -1,11 +1,12 @@
 """A file is replaced whole or not at all, and only a file."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from pipa.errors import PipaError
-from pipa.files.writing import write_bytes
+from pipa.files.writing import refuse_suffix, write_bytes
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
@@ -26,3 +27,10 @@ def test_only_a_file_is_replaced(tmp_path):
         with pytest.raises(PipaError, match="it is no file"):
             write_bytes(tmp_path / place if place != "." else type(tmp_path)(), b"new")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_an_output_of_another_kind_is_refused():
+    refuse_suffix(None, ".json", "--out")
+    refuse_suffix(Path("scores.JSON"), ".json", "--out")
+    with pytest.raises(PipaError, match=r"--out classes\.yaml: must end in \.json"):
+        refuse_suffix(Path("classes.yaml"), ".json", "--out")

@@ -3,7 +3,7 @@
 import pytest
 
 from pipa.errors import PipaError
-from pipa.run.folder import clear, foreign_files
+from pipa.run.folder import clear, foreign_files, prepare_folder
 
 WRITTEN = (
     "config.yaml",
@@ -57,3 +57,15 @@ def test_a_link_is_never_followed(run, tmp_path, name):
     with pytest.raises(PipaError, match="no run wrote"):
         clear(run)
     assert (outside / "config.json").read_text() == "precious"
+
+
+def test_a_run_takes_no_folder_whose_files_it_would_write_over(tmp_path):
+    mine = tmp_path / "config.yaml"
+    mine.write_text("# my options\n")
+    prepare_folder(tmp_path, resume=False, steps=2)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(PipaError, match=r"holds config\.yaml, which a run would replace"):
+        prepare_folder(tmp_path, resume=False, steps=2)
+    assert mine.read_text() == "# my options\n"
+    mine.unlink()
+    prepare_folder(tmp_path, resume=False, steps=2)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipa.cli.common import new_parser, show
+from pipa.files.writing import refuse_suffix
 
 
 def check_command(given: list[str]) -> int:
@@ -15,6 +16,7 @@ def check_command(given: list[str]) -> int:
 
     from pipa.data.check import check
 
+    refuse_suffix(options.sheet, ".png", "--sheet")
     report = check(options.data, classes=options.classes, sheet=options.sheet)
     if report.labels is None:
         print(f"{options.data}: {report.images} images, no labels, {report.count} faults")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
 from pipa.errors import PipaError
+from pipa.files.writing import refuse_suffix
 
 
 def judge_command(given: list[str]) -> int:
@@ -24,6 +25,7 @@ def judge_command(given: list[str]) -> int:
     parser.add_argument("--against", type=Path | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write all criteria here, as JSON")
     options = parser.parse_args(given)
+    refuse_suffix(options.out, ".json", "--out")
 
     from pipa.run.judge_saved import judge_saved
 
@@ -54,6 +56,7 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--resize", type=tuple[int, int] | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
+    refuse_suffix(options.out, ".json", "--out")
 
     from pipa.evaluation.evaluate import evaluate
 
@@ -151,6 +154,7 @@ def export_command(given: list[str]) -> int:
     options = parser.parse_args(given)
     if options.int8 and options.format != "onnx":
         raise PipaError("is for ONNX", "--int8", "Leave --format out.")
+    refuse_suffix(options.out, {"onnx": ".onnx", "torch": ".pt2"}[options.format], "OUT")
 
     from pipa.data.loading import labelled_images
     from pipa.deploy.export import export

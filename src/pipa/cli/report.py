@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipa.cli.common import new_parser
+from pipa.files.writing import refuse_suffix
 
 
 def report_command(given: list[str]) -> int:
@@ -16,6 +17,7 @@ def report_command(given: list[str]) -> int:
     about = "the file to write; default: report.html in the folder, of several runs in this one"
     parser.add_argument("--out", type=Path | None, help=about)
     options = parser.parse_args(given)
+    refuse_suffix(options.out, ".html", "--out")
 
     from pipa.evaluation.report import write_report
     from pipa.evaluation.runs import comma_separated

@@ -43,7 +43,10 @@ def evaluate(
             data,
             "Give --classes the class table that the model was trained with.",
         )
-    if classes is None and model.labels is not None and model.labels.names != labels.names:
+    own = labels.names if model.labels is None else model.labels.names
+    # Classes that were given may have other names, but not the same in another order.
+    alike = own == labels.names or (classes is not None and set(own) != set(labels.names))
+    if model.labels is not None and not alike:
         raise PipaError(
             f"its classes ({', '.join(labels.names[:4])}, ...) are not the model's "
             f"({', '.join(model.labels.names[:4])}, ...)",

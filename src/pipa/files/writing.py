@@ -22,6 +22,21 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise PipaError(problem, path, "Choose another place.") from error
 
 
+def refuse_suffix(path: Path | None, suffix: str, option: str) -> None:
+    """Refuse an output with another suffix: a wrong argument would replace a file of the user's.
+
+    Args:
+        path: The file; None: it is not asked for.
+        suffix: What it must end in, such as ".json".
+        option: The option's name on the command line.
+
+    Raises:
+        PipaError: It ends otherwise.
+    """
+    if path is not None and path.suffix.lower() != suffix:
+        raise PipaError(f"must end in {suffix}", f"{option} {path}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; make its folder.
 

@@ -106,7 +106,8 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
 
     Raises:
         PipaError: The folder holds a run and is not to be resumed, or the other way round, or an
-            ablation, or it cannot be written, or all its checkpoints are damaged.
+            ablation, or files of the user's that a run would replace, or it cannot be written, or
+            all its checkpoints are damaged.
     """
     if (out / "table.json").exists() or any(out.glob("*/seed*")):
         raise PipaError("is the folder of an ablation", out, "Give another --out.")
@@ -117,6 +118,7 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
         raise PipaError("holds a run already", out, remedy)
     else:
         last = None
+        refuse_to_write_over(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for left in (out / "checkpoints").glob(".*.part"):  # by a process that was killed
@@ -126,6 +128,18 @@ def prepare_folder(out: Path, resume: bool, steps: int) -> Path | None:
     if not os.access(out, os.W_OK):
         raise PipaError("is not writable", out, "Give another --out.")
     return last
+
+
+def refuse_to_write_over(out: Path) -> None:
+    """Refuse a folder of the user's with a file that a new run would replace.
+
+    Raises:
+        PipaError: It holds such a file, and others that no run writes.
+    """
+    taken = [name for name in RUN[""] if (out / name).exists()]
+    if taken and foreign_files(out):
+        problem = f"holds {taken[0]}, which a run would replace, and files that no run wrote"
+        raise PipaError(problem, out, "Give another --out, such as runs/mine.")
 
 
 def checkpoint_to_resume(out: Path, steps: int) -> Path | None:

@@ -8,7 +8,9 @@ from pipa.evaluation.runs import flat, read_options
 
 
 def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
-    """Refuse to resume a run with other options; only its speed and its length may change.
+    """Refuse to resume a run with other options.
+
+    Its speed and its length may change, and whether it skips a file that turned out to be faulty.
 
     Raises:
         PipaError: An option that changes the results differs.
@@ -16,7 +18,8 @@ def refuse_other_options(run: Path, options: dict[str, Any]) -> None:
     before = read_options(run / "config.yaml")
     if not before:
         return  # `train` reports the fault of the folder
-    free = ("out", "resume", "config", "data.workers", "data.cache", "compile", "checkpoint")
+    free = {"out", "resume", "config", "compile", "checkpoint"}
+    free |= {"data.workers", "data.cache", "data.on_error"}
     changed = [
         word
         for name, word in differences(before, options)
