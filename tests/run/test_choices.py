@@ -81,6 +81,12 @@ def test_own_weights_keep_the_recipe_for_pretrained_networks(online, tmp_path):
     assert chosen(network="small").recipe == SCRATCH
 
 
+def test_weights_that_are_asked_for_and_cannot_be_had_are_refused():
+    """The name is none that the Hub has, which its library says by an error of its own."""
+    with pytest.raises(PipaError, match=r"--pretrained \./typo: cannot be fetched"):
+        choose(Machine("cpu", 2), PHOTOS, Asked(pretrained="./typo"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     smallest=st.tuples(st.integers(1, 400), st.integers(1, 400)),

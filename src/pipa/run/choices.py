@@ -171,7 +171,12 @@ def read_recipe(recipe: str) -> dict[str, Any]:
 
 
 def choose_network(machine: Machine, asked: Asked) -> tuple[StudentOptions, str]:
-    """Choose the network and its weights; return them, and why."""
+    """Choose the network and its weights; return them, and why.
+
+    Raises:
+        PipaError: The recipe has an option that does not exist, or the weights that were asked for
+            cannot be had.
+    """
     if asked.network is not None or asked.recipe is not None:
         section = read_recipe(asked.recipe)["student"] if asked.recipe is not None else {}
         try:
@@ -187,6 +192,9 @@ def choose_network(machine: Machine, asked: Asked) -> tuple[StudentOptions, str]
         student.pretrained = asked.pretrained
     if student.weights is None or obtainable(student.weights):
         return student, f"{student.name}, {start_of(student)}: right for {machine}"
+    if asked.pretrained is not None:
+        remedy = "Give a folder with config.json and weights, a name on the Hub, or none."
+        raise PipaError("cannot be fetched", f"--pretrained {asked.pretrained}", remedy)
     missing, student = student.weights, StudentOptions(**read_recipe(SCRATCH)["student"])
     why = f"{missing} cannot be fetched (--pretrained FOLDER takes a copy)"
     return student, f"{student.name}, {start_of(student)}: {why}"
@@ -204,11 +212,13 @@ def obtainable(weights: str) -> bool:
     """Whether weights are a folder, in the cache, or can be fetched within seconds."""
     from huggingface_hub import model_info, try_to_load_from_cache
 
-    if Path(weights).exists() or isinstance(try_to_load_from_cache(weights, "config.json"), str):
+    if Path(weights).exists():
         return True
     try:
+        if isinstance(try_to_load_from_cache(weights, "config.json"), str):
+            return True
         model_info(weights, timeout=5)
-    except Exception:  # noqa: BLE001  # whatever the reason, they cannot be had now
+    except Exception:  # noqa: BLE001  # whatever the reason, a name that is none included
         return False
     return True
 

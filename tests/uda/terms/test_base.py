@@ -6,11 +6,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.nn import functional as F
 
 from pipa.batch import Box
+from pipa.errors import PipaError
 from pipa.models.segmenter import Output, Prediction, View
 from pipa.uda.mixing import mix_images
 from pipa.uda.teacher import Teacher
 from pipa.uda.terms import FeatureDistance, Given, PatchTerm, PixelTerm
-from pipa.uda.terms.base import supervised
+from pipa.uda.terms.base import SourceTerm, supervised
 from uda.steps import CLASSES, batch_of, small
 from uda.terms.known import flat, plain
 
@@ -96,3 +97,12 @@ def test_nothing_waits_for_the_device():
         patch(plain(student, batch, pseudo)).backward()
         with pytest.raises(DataDependentOutputException):
             mixed.weight.sum().item()
+
+
+def test_a_loss_without_a_name_is_refused():
+    class Nameless(SourceTerm):
+        def forward(self, prediction, source, generator=None):
+            return prediction.outputs[0].logits.mean()
+
+    with pytest.raises(PipaError, match=r"Nameless: has no name\. Write"):
+        Nameless(1.0)

@@ -71,6 +71,8 @@ class Term(nn.Module, ABC):
 
     def __init__(self, weight: float, start: int = 0, warm_up: int = 0, decay: int = 0) -> None:
         super().__init__()
+        if not isinstance(getattr(self, "name", None), str):
+            raise PipaError("has no name", type(self).__name__, 'Write `name = "mirror"` in it.')
         given = {"weight": weight, "start": start, "warm_up": warm_up, "decay": decay}
         for name, value in given.items():
             at_least(0, value, f"{self.name}.{name}")
@@ -118,10 +120,15 @@ class TargetTerm(Term):
 
 
 def prepared(terms: Sequence[Term], student: Segmenter) -> nn.ModuleList:
-    """Build the terms of a method; each needs a unique name, by which its loss is logged."""
+    """Build the terms of a method; each needs a unique name, by which its loss is logged.
+
+    Raises:
+        PipaError: Two have one name.
+    """
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
-        raise ValueError(f"each term needs a name of its own, got {', '.join(names)}")
+        problem = f"each term needs a name of its own, got {', '.join(names)}"
+        raise PipaError(problem, "--method.terms", "Give yours another name.")
     for term in terms:
         term.prepare(student)
     return nn.ModuleList(terms)
