@@ -7,7 +7,6 @@ rows or seeds add to what is there.
 
 import contextlib
 import itertools
-import logging
 import math
 import os
 import sys
@@ -26,8 +25,6 @@ from pipa.run.grid import Grid, Setting
 from pipa.run.jobs import run_all
 from pipa.run.resuming import differences
 from pipa.run.until import Until
-
-log = logging.getLogger("pipa")
 
 
 def ablate(grid: Grid, tell: Callable[[str], None]) -> tuple[Comparison, list[str]]:
