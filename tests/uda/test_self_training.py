@@ -185,7 +185,7 @@ def test_bfloat16_trains():
 
 
 def test_terms_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="pixel, pixel"):
+    with pytest.raises(PipaError, match="pixel, pixel"):
         method(source_terms=[PixelTerm(), PixelTerm(temperature=0.5)])
 
 

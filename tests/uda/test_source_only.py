@@ -75,5 +75,5 @@ def test_a_term_that_needs_a_teacher_is_refused(term):
 
 
 def test_terms_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="entropy, entropy"):
+    with pytest.raises(PipaError, match="entropy, entropy"):
         method(target_terms=[EntropyTerm(), EntropyTerm()])
