@@ -13,9 +13,9 @@ from pipa.data.labels import count_pixels
 from pipa.data.rare_classes import (
     ClassCounts,
     RareClasses,
-    absent,
     class_counts,
     class_probabilities,
+    rare_classes,
 )
 from pipa.errors import PipaError
 from pipa.files.images import read_label, write_png
@@ -67,7 +67,33 @@ def test_a_class_of_which_no_image_has_enough_needs_less():
     assert rare.thresholds().tolist() == [3000, 375, 2, 0]
     rng = np.random.default_rng(0)
     assert {rare.draw(rng)[:2] for _ in range(300)} == {(0, 0), (1, 0), (0, 1), (0, 2)}
-    assert absent(counts, "abcd") == ["d"]
+
+
+@pytest.mark.parametrize(("images_with_it", "half"), [(1, 1), (4, 2), (100, 50)])
+def test_few_images_that_make_up_half_of_all_draws_are_counted(images_with_it, half):
+    pixels = np.full((100, 2), 10_000)
+    pixels[:, 1] = 0
+    pixels[:images_with_it, 1] = 5000
+    rare = RareClasses(of_gta5(pixels))
+    found, rarest = rare.half_of_all()
+    assert rarest == 1
+    rng = np.random.default_rng(0)
+    drawn = Counter(rare.draw(rng)[0] for _ in range(20_000)).most_common(half)
+    assert sum(n for _, n in drawn) / 20_000 > 0.45
+    assert found == half
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_line_says_that_few_images_are_nearly_all_that_is_drawn(tmp_path, caplog, few):
+    images, labels = open_labelled(str(folder(tmp_path, count=12)))
+    rare = np.zeros((48, 64), np.uint8)
+    for i in range(12):
+        rare[:20, :20] = 2 if i == 3 or not few else 0
+        rare[40:] = 1
+        write_png(tmp_path / "labels" / f"{i:03}.png", rare)
+    rare_classes(images, labels.names, 0.01)
+    line = f"half of all crops from 1 of 12 source images, most of them for {labels.names[2]}"
+    assert (line in caplog.text) is few
 
 
 def test_small_images_need_less_in_proportion():

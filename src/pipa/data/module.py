@@ -26,7 +26,7 @@ from pipa.data.loading import (
     collate,
     outlive_first_sigterm,
 )
-from pipa.data.rare_classes import RareClasses, absent, class_counts
+from pipa.data.rare_classes import rare_classes
 from pipa.data.target_crops import PairCutting, TargetCrops
 from pipa.errors import PipaError
 from pipa.files.threads import available_cores
@@ -256,10 +256,8 @@ class UDAData(L.LightningDataModule):
         labels, source, _, _ = self._opened
         rare = None
         if self.rare_class_temperature is not None:
-            counts = class_counts(source, labels.names, self.skippable)
-            if missing := absent(counts, labels.names):
-                log.warning("the source has no pixel of: %s", ", ".join(missing))
-            rare = RareClasses(counts, self.rare_class_temperature, self.min_pixels)
+            how = self.rare_class_temperature, self.min_pixels, self.skippable
+            rare = rare_classes(source, labels.names, *how)
         return SourceCrops(
             source, self.source_cutting, self.cat_max_ratio, rare, self.min_crop_ratio
         )

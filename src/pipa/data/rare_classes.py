@@ -28,6 +28,9 @@ from pipa.files.writing import write_bytes
 MIN_PIXELS, MIN_PIXELS_OF = 3000, 1914 * 1052
 """DAFormer's `min_pixels`, and the area of the images (GTA5) that it was chosen for."""
 
+FEW_OF = 10
+"""Of fewer images than this, half of all draws come from few in any case."""
+
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +75,20 @@ class RareClasses:
         fit = images[chosen]
         return int(fit[rng.integers(len(fit))]), chosen, int(thresholds[chosen])
 
+    def half_of_all(self) -> tuple[int, int]:
+        """Return how few images make up half of all draws, and the class that most are drawn for.
+
+        Where a rare class lies in two of 300 images, nearly all crops may come from these two.
+        """
+        heights, _, images = self._tables  # type: ignore[attr-defined]
+        chances = np.diff(heights, prepend=0.0)
+        drawn = np.zeros(len(self.counts.pixels))
+        for chance, fit in zip(chances, images, strict=True):
+            if chance > 0:
+                drawn[fit] += chance / len(fit)
+        half = np.searchsorted(np.sort(drawn)[::-1].cumsum(), 0.5 - 1e-9) + 1
+        return int(half), int(chances.argmax())
+
     def thresholds(self) -> Int[np.ndarray, " k"]:
         """Return the `min_pixels` of each class."""
         pixels, area = self.counts
@@ -82,6 +99,44 @@ class RareClasses:
         while (short := (thresholds >= available) & (thresholds > 0)).any():
             thresholds[short] //= 2
         return thresholds
+
+
+def rare_classes(
+    images: Segmentation,
+    names: Sequence[str],
+    temperature: float,
+    min_pixels: int | None = None,
+    skipped: list[PipaError] | None = None,
+) -> RareClasses:
+    """Count the classes of the source for its draws; say which are absent or in few images.
+
+    Args:
+        images: A data set with labels.
+        names: Names of the classes.
+        temperature: T.
+        min_pixels: As in `RareClasses`.
+        skipped: As in `class_counts`.
+
+    Raises:
+        PipaError: A label is faulty, or none holds a class.
+    """
+    counts = class_counts(images, names, skipped)
+    absent = [
+        name for name, pixels in zip(names, counts.pixels.sum(axis=0), strict=True) if not pixels
+    ]
+    if absent:
+        log.warning("the source has no pixel of: %s", ", ".join(absent))
+    rare = RareClasses(counts, temperature, min_pixels)
+    half, rarest = rare.half_of_all()
+    if len(images) >= FEW_OF and half <= max(2, len(images) // 50):
+        log.warning(
+            "rare class sampling draws half of all crops from %d of %d source images, most of them"
+            " for %s; --data.rare_class_temperature 0.1 draws more evenly, null draws all alike",
+            half,
+            len(images),
+            names[rarest],
+        )
+    return rare
 
 
 def class_probabilities(
@@ -141,12 +196,6 @@ def class_counts(
     np.savez_compressed(buffer, **counts._asdict())
     _write(places, f"{key}.npz", buffer.getvalue())
     return counts
-
-
-def absent(counts: ClassCounts, names: Sequence[str]) -> list[str]:
-    """Return the names of the classes that no label holds."""
-    totals = counts.pixels.sum(axis=0)
-    return [name for name, total in zip(names, totals, strict=True) if not total]
 
 
 def _count(images: Segmentation, classes: int) -> tuple[ClassCounts, list[PipaError]]:
