@@ -112,7 +112,7 @@ PLAIN = {
     *("StudentOptions", "MethodOptions", "Optim", "CropPair"),
     *("create_segmenter", "load_segmenter", "save_segmenter", "Segmenter", "UDAData"),
     *("Predictor", "from_pretrained", "push_to_hub", "save_pretrained"),
-    *("LabelSpace", "CITYSCAPES", "PipaError", "losses", "SourceOnly"),
+    *("LabelSpace", "CITYSCAPES", "PipaError", "losses", "SourceOnly", "Method"),
 }
 """Public names that come from no paper."""
 

@@ -1,4 +1,4 @@
-"""The three recipes of CONTRIBUTING.md, each block run as it stands there, from outside `src`."""
+"""The recipes of CONTRIBUTING.md, each block run as it stands there, from outside `src`."""
 
 import csv
 import json
@@ -13,6 +13,7 @@ import torch
 from e2e.conftest import TINY, pipa  # noqa: F401  # the fixture
 
 from pipa.models.build import HEADS
+from pipa.models.saved import load_segmenter
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 
@@ -37,7 +38,7 @@ def elsewhere(tmp_path, monkeypatch):
     builders.folder(tmp_path / "synthetic")
     builders.folder(tmp_path / "photos", labelled=False, shift=25, seed=50)
     yield tmp_path
-    for module in ("my_losses", "my_data"):
+    for module in ("my_losses", "my_data", "my_methods", "my_networks"):
         sys.modules.pop(module, None)
 
 
@@ -52,6 +53,20 @@ def test_add_a_target_loss(pipa, elsewhere):  # noqa: F811
     refused = pipa("train", *[g for g in given if "photos" not in g and "target" not in g])
     assert refused.code == 2
     assert "target" in refused.err
+
+
+def test_a_method_and_a_network_of_ones_own(pipa, elsewhere):  # noqa: F811
+    """Trained from the command line, and read again with what it was built with."""
+    for file in ("my_methods.py", "my_networks.py"):
+        (elsewhere / file).write_text(block(file))
+    given = [*TINY, *options("my_methods"), *options("my_networks"), "--trainer.max_steps=2"]
+    done = pipa("train", *given, "--out=run")
+    assert done.code == 0, done.err
+    assert "loss/entropy" in (elsewhere / "run" / "metrics.csv").read_text()
+    model = load_segmenter(elsewhere / "run")
+    assert type(model).__name__ == "Shallow"
+    assert model.backbone.channels == [32]
+    assert model.predict(torch.rand(3, 40, 56)).shape == (40, 56)
 
 
 def test_add_a_data_set(pipa, elsewhere):  # noqa: F811

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pipa.run.recipes import MethodOptions as MethodOptions
     from pipa.run.train import train as train
     from pipa.uda.adversarial import Adversarial as Adversarial
+    from pipa.uda.method import Method as Method
     from pipa.uda.optim import Optim as Optim
     from pipa.uda.self_training import SelfTraining as SelfTraining
     from pipa.uda.source_only import SourceOnly as SourceOnly
@@ -81,6 +82,7 @@ _HOME = {
     "CropPair": "pipa.batch",
     "LabelSpace": "pipa.classes",
     "CITYSCAPES": "pipa.classes",
+    "Method": "pipa.uda.method",
     "SelfTraining": "pipa.uda.self_training",
     "Adversarial": "pipa.uda.adversarial",
     "SourceOnly": "pipa.uda.source_only",

@@ -49,11 +49,12 @@ own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
   --data.workers N           processes that load images [4]
   --data.on_error HOW        stop, or skip, at a faulty file [stop]
 
-  --student.name NAME        segformer_mit_b0, ..., or small [daformer_mit_b5]
+  --student.name NAME        segformer_mit_b0, ..., small, or MODULE.CLASS of
+                             your own [daformer_mit_b5]
   --student.pretrained WHAT  a name on the Hub, a folder, none, auto [auto]
 
   --method.name NAME         source_only, minent, advent, adaptsegnet, dacs,
-                             daformer, mic, pipa [pipa]
+                             daformer, mic, pipa, MODULE.CLASS [pipa]
   --method.terms "[A,B]"     further losses: pixel, patch, masked, your own, ...
   --method.start STEP        first step with a target [0]
 

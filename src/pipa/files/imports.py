@@ -27,3 +27,20 @@ def import_name(name: str) -> Any:
         problem = f"cannot be imported ({type(error).__name__}: {error})"
         remedy = "Give MODULE.NAME of a module in this folder or on PYTHONPATH."
         raise PipaError(problem, name, remedy) from error
+
+
+def import_class(name: str, option: str, *kinds: type) -> Any:
+    """Import a class of the user's own.
+
+    Args:
+        name: Its dotted name.
+        option: The option that names it, for the error.
+        kinds: The classes of which it must be a subclass of one.
+
+    Raises:
+        PipaError: It cannot be imported, or is no such class.
+    """
+    found = import_name(name)
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        raise PipaError(f"{name} is no {' and no '.join(k.__name__ for k in kinds)}", option)
+    return found

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from pipa.errors import PipaError
+from pipa.files.imports import import_class
 from pipa.models.auto import auto
 from pipa.models.backbones import MIT, Backbone, mit, mobilenet_v2
 from pipa.models.daformer import DAFormerHead
@@ -75,7 +76,8 @@ def create_segmenter(
         name: daformer, segformer, deeplabv2, fpn or hrda; then mit_b0 ... mit_b5, resnet_50,
             resnet_101, mobilenet_v2, small, or auto for any backbone of transformers that
             `pretrained` names. "small" is short for "fpn_small". HRDA has DAFormer's head, with
-            "small" fpn, or the head in its name: "hrda_deeplabv2_resnet_101".
+            "small" fpn, or the head in its name: "hrda_deeplabv2_resnet_101". Or the dotted name of
+            a class of your own, a `Segmenter` that is built with `num_classes` and the options.
         num_classes: Number of classes, k.
         pretrained: Weights of the backbone: a name on the Hub ("nvidia/mit-b5") or a local folder;
             None: random.
@@ -100,6 +102,8 @@ def create_segmenter(
         >>> model.predict(torch.rand(3, 64, 96)).shape  # class ids
         (64, 96)
     """
+    if "." in name:
+        return _own(name, num_classes, pretrained, backbone=backbone, head=head, **options)
     kind, decoder, encoder = _parts(name)
     given = dict(backbone or {})
     if pretrained is not None:
@@ -127,6 +131,31 @@ def create_segmenter(
     return model.train()  # pretrained encoders of transformers are in evaluation mode
 
 
+def refuse_unknown(name: str) -> None:
+    """Check the name of a network without building it.
+
+    Raises:
+        PipaError: No network is called so, or a class of the user's own cannot be imported.
+    """
+    if "." in name:
+        import_class(name, "--student.name", Segmenter)
+    else:
+        _parts(name)
+
+
+def _own(name: str, num_classes: int, pretrained: str | Path | None, **options: Any) -> Segmenter:
+    """Build a network of the user's own; its `config` leads back to it, with the weights saved."""
+    make = partial(import_class(name, "--student.name", Segmenter), num_classes)
+    given = {key: value for key, value in options.items() if value is not None}
+    weights = {} if pretrained is None else {"pretrained": pretrained}
+    try:
+        model: Segmenter = _call(make, given | weights, name)
+    except TypeError as error:
+        raise PipaError(f"{name} cannot be built ({error})", "--student.name") from error
+    model.config = {"name": name, "num_classes": num_classes, **given}
+    return model.train()
+
+
 def _parts(name: str) -> tuple[str, str, str]:
     """Split a name into kind of segmenter, head and backbone."""
     kind, _, encoder = SHORT.get(name, name).partition("_")
@@ -139,16 +168,16 @@ def _parts(name: str) -> tuple[str, str, str]:
         raise PipaError(
             f"no network is called {name!r}",
             remedy=f"A name is one of {', '.join(HEADS)}, hrda, then _, then one of "
-            f"{', '.join(BACKBONES)}.",
+            f"{', '.join(BACKBONES)}; or MODULE.CLASS of your own.",
         )
     return kind, decoder, encoder
 
 
 def _call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> T:
     """Call with keywords from a file; report unknown ones to the user."""
-    known = [
-        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.kind in named]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise PipaError(

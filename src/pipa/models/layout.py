@@ -13,10 +13,11 @@ def use_fast_layout(network: nn.Module, device: torch.device | str = "cpu") -> N
 
     Args:
         network: A segmenter, changed in place; its parameters stay the same objects. The layout of
-            its parts (backbone, heads) on a CPU is their `cpu_layout`.
+            its parts (backbone, heads) on a CPU is their `cpu_layout`;
+            a part of the user's own has torch's.
         device: The device. On CUDA everything is channels_last, which its kernels prefer.
     """
     on_cpu = torch.device(device).type == "cpu"
     for part in network.children():
-        layout = part.cpu_layout if on_cpu else torch.channels_last
+        layout = getattr(part, "cpu_layout", torch.contiguous_format) if on_cpu else torch.channels_last
         part.to(memory_format=layout)  # type: ignore[call-overload]

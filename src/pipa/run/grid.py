@@ -25,7 +25,7 @@ from pipa.run.options import (
     spelled_out,
     with_good_files,
 )
-from pipa.run.recipes import RECIPES
+from pipa.run.recipes import recipe_named
 from pipa.run.train import answer
 from pipa.run.until import MOST_SEEDS, Until, read_until
 from pipa.uda.terms import TERMS
@@ -219,7 +219,7 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
     """What one part of `--vary` can be: a word for the row's name, and the argument."""
     option, _, values = part.partition("=")
     if option in TERMS and not values:
-        if option in (*RECIPES[base.method.name].terms, *base.method.terms):
+        if option in (*recipe_named(base.method.name).terms, *base.method.terms):
             problem = f"{option} is in every row already"
             raise PipaError(problem, "--vary", "Take --method.name daformer, which has no PiPa.")
         return [("", ""), (option, f"--method.terms+={option}")]

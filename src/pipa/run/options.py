@@ -16,7 +16,7 @@ from pipa.evaluation.runs import flat
 from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
-from pipa.models.build import create_segmenter, imagenet_weights
+from pipa.models.build import create_segmenter, imagenet_weights, refuse_unknown
 from pipa.models.segmenter import Segmenter
 from pipa.run.devices import refuse_precision
 from pipa.run.recipes import MethodOptions, chosen_terms
@@ -65,7 +65,8 @@ class StudentOptions:
     Args:
         name: HEAD_BACKBONE: daformer, hrda, segformer, deeplabv2 or fpn; then mit_b0 ... b5,
             resnet_50, resnet_101, mobilenet_v2, small, or auto: the backbone that `pretrained`
-            names. "small" alone is fpn_small.
+            names. "small" alone is fpn_small. Or the dotted name of a class of your own, a subclass
+            of `pipa.Segmenter` or `pipa.Wrapped` (my_networks.Mine).
         pretrained: Weights of the backbone: a name on the Hugging Face hub (nvidia/mit-b5), a local
             folder, or "none": random. "auto": ImageNet's for MiT and ResNet, none for others.
         options: Further arguments of `pipa.create_segmenter`, such as `backbone: {frozen: true}`.
@@ -74,6 +75,10 @@ class StudentOptions:
     name: str = "daformer_mit_b5"
     pretrained: str = "auto"
     options: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no network has, before anything is read."""
+        refuse_unknown(self.name)
 
     @property
     def weights(self) -> str | None:

@@ -17,14 +17,15 @@ method takes further terms, of `uda.terms.TERMS` or of a module of your own, in 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
+from inspect import signature
 from typing import Literal
 
 from pipa.batch import Needs
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError, at_least
-from pipa.files.imports import import_name
+from pipa.files.imports import import_class
 from pipa.losses.adversarial import probability
 from pipa.losses.entropy import weighted_self_information
 from pipa.models.segmenter import Segmenter
@@ -37,9 +38,9 @@ from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
 from pipa.uda.style import Restyle, Style
 from pipa.uda.terms import TERMS, SourceTerm, TargetTerm, Term
+from pipa.uda.terms.base import reason_against
 
 log = logging.getLogger("pipa")
-
 
 MANY_CLASSES = 5
 """Minimum number of classes for which `mix: auto` pastes half of them instead of a rectangle."""
@@ -95,15 +96,15 @@ class MethodOptions:
     """The `method:` section: the method and further terms.
 
     Args:
-        name: source_only, minent, advent, adaptsegnet, dacs, daformer, mic or pipa.
+        name: source_only, minent, advent, adaptsegnet, dacs, daformer, mic or pipa; or the dotted
+            name of a class of your own, a subclass of `pipa.Method` (my_methods.Mine).
         terms: Further terms beside the method's own: pixel, patch, pair_cross_entropy, masked,
             feature_distance, entropy, each with a section of its name; or the dotted name of a
             class of your own, a SourceTerm or a TargetTerm (my_losses.EdgeTerm), or its
             class_path with init_args.
         adversarial: Weight of the student's adversarial loss in advent and adaptsegnet (0.001 in
             the papers).
-        momentum: Momentum of the teacher's moving average. Default: 0.999 (DAFormer), in dacs 0.99
-            (its code).
+        momentum: Of the teacher's moving average. Default: 0.999 (DAFormer); dacs: 0.99 (its code).
         confidence: Minimum probability of a sure pseudo-label.
         pseudo_weight: Weight of pseudo-labels: share, the share of sure pixels for all (the
             papers); confidence, 1 for sure pixels only; balanced, 1 for sure pixels and the surer
@@ -124,8 +125,7 @@ class MethodOptions:
         style_strength: For fda, the share of frequencies (default: 0.01); for colour, the share of
             the new colours (default: 1).
         style_probability: Share of the source images that are restyled.
-        style_turn: For colour, turn colours at random, so that any may become any other: for
-            domains whose colours do not correspond.
+        style_turn: For colour, turn colours at random: for domains whose colours do not correspond.
         passes: Student passes over each source batch in source_only and minent.
 
     Raises:
@@ -152,9 +152,7 @@ class MethodOptions:
 
     def __post_init__(self) -> None:
         """Check the values, and fill in defaults that depend on the method."""
-        if self.name not in RECIPES:
-            names = ", ".join(RECIPES)
-            raise PipaError(f"no method is called {self.name}", "--method.name", f"Names: {names}.")
+        recipe_named(self.name)
         at_least(0, self.start, "method.start")
         at_least(1, self.passes, "method.passes")
         if self.momentum is None:
@@ -163,7 +161,7 @@ class MethodOptions:
     @property
     def recipe(self) -> Recipe:
         """Return the definition of the method."""
-        return RECIPES[self.name]
+        return recipe_named(self.name)
 
     @property
     def restyle(self) -> Restyle | None:
@@ -172,6 +170,26 @@ class MethodOptions:
             return None
         assert self.style != "auto", "train() has looked at the images"
         return Restyle(self.style, self.style_strength, self.style_probability, self.style_turn)
+
+
+def recipe_named(name: str) -> Recipe:
+    """Return the definition of one of `RECIPES`, or of a user's own method.
+
+    Its options are those of `MethodOptions` that its class takes; it needs target images unless it
+    is a kind of `SourceOnly`.
+
+    Raises:
+        PipaError: There is no such method.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if "." not in name:
+        remedy = f"Names: {', '.join(RECIPES)}, or MODULE.CLASS of your own."
+        raise PipaError(f"no method is called {name}", "--method.name", remedy)
+    step = import_class(name, "--method.name", Method)
+    taken = signature(step).parameters.keys() - signature(Method).parameters.keys()
+    options = tuple(one.name for one in fields(MethodOptions) if one.name in taken)
+    return Recipe(step, options, needs_target=not issubclass(step, SourceOnly))
 
 
 def chosen_terms(options: MethodOptions, sections: Mapping[str, Term]) -> list[Term]:
@@ -205,11 +223,9 @@ def import_term(name: str) -> Term:
     where = "--method.terms"
     if "." not in name:
         raise PipaError(f"no term is called {name}", where, f"Terms: {', '.join(TERMS)}.")
-    found = import_name(name)
-    if not (isinstance(found, type) and issubclass(found, SourceTerm | TargetTerm)):
-        raise PipaError(f"{name} is no SourceTerm and no TargetTerm", where)
+    found = import_class(name, where, SourceTerm, TargetTerm)
     try:
-        term: Term = found()  # type: ignore[call-arg]  # a subclass with defaults for all
+        term: Term = found()
     except TypeError as error:
         remedy = f"Give its arguments: {{class_path: {name}, init_args: {{...}}}}."
         raise PipaError(f"{name} cannot be built ({error})", where, remedy) from error
@@ -249,7 +265,7 @@ def build_method(
         seed: Decides every draw of a step.
 
     Raises:
-        PipaError: A term needs a teacher that the method does not have, or cannot be used.
+        PipaError: A term lacks its teacher or cannot be used, or a user's method cannot be built.
     """
     asked = {term if isinstance(term, str) else term.name for term in options.terms}
     usable: list[Term] = []
@@ -265,31 +281,20 @@ def build_method(
     if own.get("mix") == "auto":
         many = "small" if pretrained else "class"
         own["mix"] = many if labels.num_classes >= MANY_CLASSES else "rectangle"
-    return options.recipe.step(
-        student,
-        labels,
-        optim=optim,
-        source_terms=[term for term in usable if isinstance(term, SourceTerm)],
-        target_terms=[term for term in usable if isinstance(term, TargetTerm)],
-        start=options.start,
-        jitter_source=options.jitter_source,
-        style=options.restyle,
-        seed=seed,
-        **own,
-    )
-
-
-def reason_against(
-    term: Term, student: Segmenter, labels: LabelSpace, *, pretrained: bool
-) -> str | None:
-    """Explain why a term makes no sense for this student and these classes; None if it does."""
-    if term.needs_pretrained and not pretrained:
-        return "it needs a pretrained encoder, and the student's has random weights"
-    if term.needs_pretrained and student.backbone.frozen:
-        return "it keeps the encoder close to its start, and the encoder is frozen"
-    if term.needs_things and not labels.things:
-        return (
-            "nobody says which classes are things; give their ids in --feature_distance.classes, "
-            "or `cityscapes: [ids]` in classes.yaml"
+    try:
+        return options.recipe.step(
+            student,
+            labels,
+            optim=optim,
+            source_terms=[term for term in usable if isinstance(term, SourceTerm)],
+            target_terms=[term for term in usable if isinstance(term, TargetTerm)],
+            start=options.start,
+            jitter_source=options.jitter_source,
+            style=options.restyle,
+            seed=seed,
+            **own,
         )
-    return None
+    except TypeError as error:
+        if options.name in RECIPES:
+            raise
+        raise PipaError(f"cannot be built ({error})", f"--method.name {options.name}") from error

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from pipa.batch import Batch
 from pipa.data.loading import each_tensor
 from pipa.errors import PipaError, at_least
+from pipa.models.backbones import Backbone
 from pipa.models.segmenter import Segmenter
 from pipa.uda.method import Method
 from pipa.uda.teacher import Teacher
@@ -138,7 +139,12 @@ def checkpoint_blocks(network: Segmenter) -> None:
 
     Args:
         network: The student, changed in place.
+
+    Raises:
+        PipaError: It is a network of the user's own, whose blocks nobody knows.
     """
+    if not isinstance(network.backbone, Backbone):
+        raise PipaError("needs a backbone of pipa, and the network is your own", "--checkpoint")
     for block in network.backbone.blocks():
         norms = [part for part in block.modules() if isinstance(part, _BatchNorm)]
         block.forward = partial(_recomputed, block.forward, norms)

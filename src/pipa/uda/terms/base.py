@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from pipa.batch import Batch, Labelled
+from pipa.classes import LabelSpace
 from pipa.errors import PipaError, at_least
 from pipa.losses.cross_entropy import cross_entropy
 from pipa.losses.info_nce import at_least_float32
@@ -255,3 +256,19 @@ def upsampled(output: Output) -> Float[Tensor, "b k _ _"]:
     rows, columns = output.box
     size = (rows.stop - rows.start, columns.stop - columns.start)
     return F.interpolate(at_least_float32(output.logits), size, mode="bilinear")
+
+
+def reason_against(
+    term: Term, student: Segmenter, labels: LabelSpace, *, pretrained: bool
+) -> str | None:
+    """Explain why a term makes no sense for this student and these classes; None if it does."""
+    if term.needs_pretrained and not pretrained:
+        return "it needs a pretrained encoder, and the student's has random weights"
+    if term.needs_pretrained and getattr(student.backbone, "frozen", False):
+        return "it keeps the encoder close to its start, and the encoder is frozen"
+    if term.needs_things and not labels.things:
+        return (
+            "nobody says which classes are things; give their ids in --feature_distance.classes, "
+            "or `cityscapes: [ids]` in classes.yaml"
+        )
+    return None
