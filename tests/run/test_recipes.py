@@ -5,6 +5,7 @@ from uda.steps import LABELS, small
 
 from pipa.classes import CITYSCAPES
 from pipa.errors import PipaError
+from pipa.models.build import create_segmenter
 from pipa.run.options import StudentOptions
 from pipa.run.recipes import (
     RECIPES,
@@ -77,6 +78,35 @@ def test_the_feature_distance_is_left_out_where_there_is_nothing_to_stay_near_to
     )
     with pytest.raises(PipaError, match="which classes are things"):
         built(name="daformer", terms=["feature_distance"], pretrained=True, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: MethodOptions("dcas"), "no method is called dcas. .*dacs.* or MODULE.CLASS"),
+        (lambda: MethodOptions("nowhere.Mine"), "nowhere.Mine: cannot be imported"),
+        (lambda: MethodOptions("pipa.UDAData"), "--method.name: pipa.UDAData is no Method"),
+        (lambda: built(name="pipa.Method"), "--method.name pipa.Method: cannot be built"),
+        (lambda: StudentOptions("fpn_mobilnet"), "no network is called 'fpn_mobilnet'"),
+        (lambda: StudentOptions("pipa.UDAData"), "--student.name: pipa.UDAData is no Segmenter"),
+        (lambda: create_segmenter("pipa.Segmenter", 3), "pipa.Segmenter cannot be built"),
+        (
+            lambda: create_segmenter("pipa.Wrapped", 3, pretrained="mine"),
+            "pipa.Wrapped has no option pretrained. It has .*channels",
+        ),
+    ],
+)
+def test_what_is_no_method_and_no_network_is_refused(make, said):
+    with pytest.raises(PipaError, match=said):
+        make()
+
+
+def test_a_method_of_ones_own_has_the_options_that_its_class_takes():
+    options = MethodOptions(name="pipa.SelfTraining", momentum=0.5, mix="rectangle")
+    method = build_method(options, small(), CITYSCAPES, [], optim=Optim())
+    assert (method.teacher.momentum, method.pasted) == (0.5, "rectangle")
+    assert needs_of(options, []).target
+    assert not needs_of(MethodOptions(name="pipa.SourceOnly"), []).target
 
 
 @pytest.mark.parametrize("name", TERMS)

@@ -19,5 +19,7 @@ def use_fast_layout(network: nn.Module, device: torch.device | str = "cpu") -> N
     """
     on_cpu = torch.device(device).type == "cpu"
     for part in network.children():
-        layout = getattr(part, "cpu_layout", torch.contiguous_format) if on_cpu else torch.channels_last
+        layout = (
+            getattr(part, "cpu_layout", torch.contiguous_format) if on_cpu else torch.channels_last
+        )
         part.to(memory_format=layout)  # type: ignore[call-overload]
