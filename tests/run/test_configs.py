@@ -13,6 +13,7 @@ from pipa.files.installed import CONFIGS, experiment_files
 from pipa.models.build import create_segmenter
 from pipa.run.options import read_experiment
 from pipa.run.recipes import build_method
+from pipa.run.words import with_sizes
 from pipa.uda.self_training import SelfTraining
 
 PARTS = sorted(file for kind in ("data", "network", "method") for file in CONFIGS.glob(f"{kind}/*"))
@@ -51,6 +52,32 @@ def composed(data, network, method):
     sizes = "hrda" if network == "hrda" else "daformer"
     last = f"method/{method}" if f"method/{method}" in experiment_files() else ""
     return [f"data/{data}_{sizes}", f"network/{network}", last or f"--method.name={method}"]
+
+
+def test_what_is_printed_is_refused_as_a_run_would_refuse_it(capsys):
+    """Also without data, which `--print_config` does not need."""
+    refused = {
+        "--method.name=nope": "no method is called nope",
+        "--method.terms=[pixle]": "no term is called pixle",
+        "--student.name=nope": "no network is called 'nope'",
+        "--data.crop=0": "--data.crop",
+    }
+    for word, said in refused.items():
+        with pytest.raises((PipaError, SystemExit)) as stop:
+            read(["own_data_small", word, "--print_config"])
+        assert said in str(stop.value) + capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        read(["own_data_small", "--data.crop", "96x128", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["crop"] == [96, 128]
+
+
+def test_sizes_are_read_as_people_write_them():
+    words = ["--data.crop", "96x128", "--data.target_resize=64", "--crop=32", "--crop", "[1,2]"]
+    read_as = ["--data.crop", "[96,128]", "--data.target_resize=[64,64]", *words[3:]]
+    assert with_sizes(words) == read_as
+    for word in ("--data.pair_crop=96*big", "--resize=small", "--crop=64px"):
+        with pytest.raises(PipaError, match="512 or 384x512"):
+            with_sizes([word])
 
 
 def read(words):

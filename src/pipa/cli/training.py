@@ -22,7 +22,7 @@ chosen for this machine and these data, and said with its reason.
   --recipe NAME|FILE    own_data_small, own_data_light, own_data, or your own
   --network NAME        HEAD_BACKBONE, such as segformer_mit_b0; or small
   --pretrained WHAT     the encoder's weights: name on the Hub, folder, or none
-  --crop SIZE           side, or [height,width], of the crops
+  --crop SIZE           side, or HEIGHTxWIDTH, of the crops
   --batch-size N        source images, and target images, per step
   --steps N             length of the training
   --device DEVICE       cpu, cuda, mps [cuda where there is one]
@@ -44,7 +44,7 @@ own_data_light (a CPU), own_data (a GPU) and those that `pipa configs` lists;
   --data.target DATA         images to adapt to; their labels are never opened
   --data.validation DATA     labelled images like the target's, to score on
   --data.classes CLASSES     classes.yaml, or names with commas [the source's]
-  --data.crop SIZE           side, or [height,width], of the crops [512]
+  --data.crop SIZE           side, or HEIGHTxWIDTH, of the crops [512]
   --data.batch_size N        source images, and target images, per step [2]
   --data.workers N           processes that load images [4]
   --data.on_error HOW        stop, or skip, at a faulty file [stop]
@@ -79,8 +79,9 @@ Train every combination of some options with several seeds, and print a table
 of the differences with their 95 percent intervals. The same command goes on
 where it stopped. Options as in `pipa train`, and:
 
-  --vary A,B           terms (pixel), switches (data.pad), OPTION=VALUE:VALUE:
-                       every combination is a row
+  --vary A,B           terms (pixel, or your own my_losses.Mine), switches
+                       (data.pad), OPTION=VALUE:VALUE: every combination is
+                       a row
   --rows FILE          YAML instead: ROW: {OPTION: VALUE, ...}
   --seeds 0,1,2        seeds of each row [0,1,2]
   --against ROW,ROW    rows that all are compared with [the first]
@@ -112,7 +113,9 @@ def adapt_command(given: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop")
-    options = parser.parse_args(given).as_dict()
+    from pipa.run.words import with_sizes
+
+    options = parser.parse_args(with_sizes(given)).as_dict()
 
     from pipa.run.adapt import adapt
 

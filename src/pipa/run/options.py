@@ -13,7 +13,6 @@ import yaml
 from pipa.data.module import UDAData
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.runs import flat
-from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.models.build import create_segmenter, imagenet_weights, refuse_unknown
@@ -22,6 +21,7 @@ from pipa.run.devices import refuse_precision
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.run.resuming import refuse_other_options
 from pipa.run.speed import Speed
+from pipa.run.words import spelled_out
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
 
@@ -115,6 +115,7 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     """Parse `[CONFIG] [--data FORMAT] [--SECTION.NAME VALUE]...` into the arguments of `train`."""
     add_sections(parser)
     words = with_good_files(spelled_out(given))
+    refuse_before_printing(parser, words)
     try:
         config = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
@@ -128,6 +129,18 @@ def read_experiment(parser: "ArgumentParser", given: list[str]) -> dict[str, Any
     speed = Speed(config.compile, config.checkpoint, config.accumulate)
     own = {"out": out, "seed": config.seed, "judge": config.judge, "speed": speed}
     return {**options, **own, "resume": resume, "config": text}
+
+
+def refuse_before_printing(parser: "ArgumentParser", words: list[str]) -> None:
+    """Where `--print_config` is asked for, check all other options as a run would.
+
+    Raises:
+        PipaError: A run with these options would not start.
+    """
+    others = [word for word in words if not word.startswith("--print_config")]
+    if others != words:
+        # What is printed may lack a source; one among the words comes later, and wins.
+        build_sections(parser, parser.parse_args(["--data.source=SOURCE", *others]))
 
 
 def with_good_files(words: list[str]) -> list[str]:
@@ -256,39 +269,3 @@ def add_sections(parser: "ArgumentParser") -> None:
     about = "end after so many validations without a better mIoU (or judge's score); 0: never"
     parser.add_argument("--trainer.patience", type=int, default=0, help=about)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
-
-
-def spelled_out(given: list[str]) -> list[str]:
-    """Expand the short forms: bare CONFIGs first, `--data FORMAT`, `--resume RUN`, bare switches.
-
-    A later file overrides an earlier one.
-
-    Raises:
-        PipaError: An experiment file, or that of the run to resume, does not exist.
-    """
-    options = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    files = [experiment_file(name) for name in given[:options]]
-    for file in files:
-        if not Path(file).exists():
-            remedy = "`pipa configs` lists those that pipa brings."
-            raise PipaError("there is no such experiment file", file, remedy)
-    words = [*(part for file in files for part in ("--config", file)), *given[options:]]
-    words = ["--data.format" if word == "--data" else word for word in words]
-    words = [f"{word}=true" if bare(words, i) else word for i, word in enumerate(words)]
-    if "--resume" not in words:
-        return words
-    index = words.index("--resume")
-    run = words[index + 1 : index + 2]
-    if not run or run[0].startswith("-"):  # the rest of the command describes the run
-        return [*words[:index], "--resume=true", *words[index + 1 :]]
-    config = Path(run[0]) / "config.yaml"
-    if not config.is_file():
-        raise PipaError("there is no config.yaml", run[0], "Give the folder of a run to --resume.")
-    kept = [*words[:index], *words[index + 2 :]]
-    return ["--config", str(config), *kept, f"--out={run[0]}", "--resume=true"]
-
-
-def bare(words: list[str], index: int) -> bool:
-    """Whether a word is a switch without a value."""
-    alone = all(word.startswith("-") for word in words[index + 1 : index + 2])
-    return alone and words[index] in ("--compile", "--checkpoint")
