@@ -201,6 +201,23 @@ def test_a_row_is_what_it_says_also_where_that_is_nothing(tmp_path, given):
     assert temperatures == [0.01, None]
 
 
+def test_a_loss_of_ones_own_varies_like_one_of_ours(given, tmp_path, monkeypatch):
+    (tmp_path / "grid_losses.py").write_text(
+        "import pipa\n"
+        "class Calm(pipa.SourceTerm):\n"
+        "    name = 'calm'\n"
+        "    def __init__(self, *, weight=0.1): super().__init__(weight)\n"
+        "    def forward(self, prediction, source, generator=None): return prediction\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    grid = read_grid(ArgumentParser(), [*given, "--vary", "grid_losses.Calm,data.crop=32:40x48"])
+    names = [setting.name for setting in grid.settings]
+    assert names == ["crop=32", "crop=40x48", "Calm+crop=32", "Calm+crop=40x48"]
+    last = yaml.safe_load(grid.settings[-1].text)
+    assert last["method"]["terms"] == ["grid_losses.Calm"]
+    assert last["data"]["crop"] == [40, 48]
+
+
 def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
     rows = tmp_path / "rows.yaml"
     rows.write_text("good: {method.terms: []}\nbad: {data.source: /nowhere}\n")
@@ -217,8 +234,11 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
     ("arguments", "said"),
     [
         (["--vary", "pixle"], "no option is called pixle"),
-        (["--vary", "pixel", "--method.name=pipa"], "pixel is in every row already"),
-        (["--vary", "pixel", "--method.terms=[pixel]"], "pixel is in every row already"),
+        (["--vary", "pixel", "--method.name=pipa"], "these have not: source_only, minent"),
+        (["--vary", "pixel", "--method.terms=[pixel,patch]"], '"--method.terms=[patch]"'),
+        (["--vary", "pixel", "--method.name=pipo"], "no method is called pipo"),
+        (["--vary", "nowhere.Mine"], "nowhere.Mine: cannot be imported"),
+        (["--vary", "data.padd"], "no option is called data.padd"),
         (["--vary", "patch.weight"], "is no switch"),
         (["--vary", "patch.weight=heavy"], "heavy"),
         (["--vary", "pixel", "--seeds", "first"], "seeds"),

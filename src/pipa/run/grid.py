@@ -19,15 +19,16 @@ from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
 from pipa.run.devices import uses_several
 from pipa.run.options import (
+    SECTIONS,
     add_sections,
     as_text,
     build_sections,
-    spelled_out,
     with_good_files,
 )
-from pipa.run.recipes import recipe_named
+from pipa.run.recipes import RECIPES, import_term, recipe_named
 from pipa.run.train import answer
 from pipa.run.until import MOST_SEEDS, Until, read_until
+from pipa.run.words import spelled_out, with_sizes
 from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def read_grid(parser: "ArgumentParser", given: Sequence[str]) -> Grid:
     settings = []
     for name, overrides in combinations(base):
         try:
-            config = parser.parse_args([*words, *overrides])
+            config = parser.parse_args([*words, *with_sizes(overrides)])
             refuse_impossible_row(build_sections(parser, config))
         except PipaError as error:
             where = f"row {name}" + ("" if error.where is None else f": {error.where}")
@@ -218,11 +219,12 @@ def combinations(base: Any) -> list[tuple[str, list[str]]]:
 def choices(part: str, base: Any) -> list[tuple[str, str]]:
     """What one part of `--vary` can be: a word for the row's name, and the argument."""
     option, _, values = part.partition("=")
-    if option in TERMS and not values:
-        if option in (*recipe_named(base.method.name).terms, *base.method.terms):
-            problem = f"{option} is in every row already"
-            raise PipaError(problem, "--vary", "Take --method.name daformer, which has no PiPa.")
-        return [("", ""), (option, f"--method.terms+={option}")]
+    is_own = "." in option and option.partition(".")[0] not in SECTIONS
+    if (option in TERMS or is_own) and not values:
+        refuse_in_every_row(option, base.method)
+        if is_own:
+            import_term(option)
+        return [("", ""), (option.rpartition(".")[2], f"--method.terms+={option}")]
     if option in OF_THE_GRID or option not in base or hasattr(base[option], "as_dict"):
         raise PipaError(
             f"no option is called {option}", "--vary", "`pipa ablate --help` lists all."
@@ -235,6 +237,22 @@ def choices(part: str, base: Any) -> list[tuple[str, str]]:
             f"{option} is no switch", "--vary", f"Say its values: {option}={base[option]}:..."
         )
     return [("", f"--{option}=false"), (option.rpartition(".")[2], f"--{option}=true")]
+
+
+def refuse_in_every_row(term: str, method: Any) -> None:
+    """Check that a term can be left out of some rows.
+
+    Raises:
+        PipaError: The method, or the further terms of all rows, have it.
+    """
+    problem = f"{term} is in every row already"
+    if term in recipe_named(method.name).terms:
+        others = [name for name, recipe in RECIPES.items() if term not in recipe.terms]
+        remedy = f"--method.name {method.name} has it; these have not: {', '.join(others)}."
+        raise PipaError(problem, "--vary", remedy)
+    if term in method.terms:
+        rest = ",".join(str(one) for one in method.terms if one != term)
+        raise PipaError(problem, "--vary", f'Leave it out: "--method.terms=[{rest}]".')
 
 
 def read_rows(file: Path) -> list[tuple[str, list[str]]]:
