@@ -6,7 +6,7 @@ from uda.steps import LABELS, small
 from pipa.classes import CITYSCAPES
 from pipa.errors import PipaError
 from pipa.models.build import create_segmenter
-from pipa.run.options import StudentOptions
+from pipa.run.options import StudentOptions, build_student
 from pipa.run.recipes import (
     RECIPES,
     MethodOptions,
@@ -144,6 +144,15 @@ def test_pretrained_weights_are_those_of_the_backbone(student, weights):
     assert StudentOptions(student).weights == weights
     assert StudentOptions(student, "none").weights is None
     assert StudentOptions(student, "mine").weights == "mine"
+
+
+def test_random_weights_that_nobody_asked_for_are_said(caplog):
+    build_student(StudentOptions("fpn_mobilenet_v2"), 3)
+    assert "--student.pretrained google/mobilenet_v2" in caplog.text
+    caplog.clear()
+    build_student(StudentOptions("fpn_mobilenet_v2", "none"), 3)
+    build_student(StudentOptions("small"), 3)
+    assert not caplog.text
 
 
 def test_what_is_pasted_follows_the_classes_and_the_encoder():

@@ -48,6 +48,10 @@ ORIGIN = {"mit": "nvidia/mit-", "resnet": "microsoft/resnet-"}
 """Where the Hub has ImageNet's weights of a family of backbones."""
 
 
+OTHER_ORIGIN = {"mobilenet_v2": "google/mobilenet_v2_1.0_224"}
+"""ImageNet's weights of backbones that start without them unless they are asked for."""
+
+
 def imagenet_weights(name: str) -> str | None:
     """Return the name on the Hub of ImageNet's weights for a network's backbone.
 

@@ -1,5 +1,6 @@
 """Experiment files: their sections are signatures, so that `--help` and YAML agree with code."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,12 @@ from pipa.errors import PipaError, at_least
 from pipa.evaluation.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
-from pipa.models.build import create_segmenter, imagenet_weights, refuse_unknown
+from pipa.models.build import (
+    OTHER_ORIGIN,
+    create_segmenter,
+    imagenet_weights,
+    refuse_unknown,
+)
 from pipa.models.segmenter import Segmenter
 from pipa.run.devices import refuse_precision
 from pipa.run.recipes import MethodOptions, chosen_terms
@@ -27,6 +33,8 @@ from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+log = logging.getLogger("pipa")
 
 OURS = {
     "logger",
@@ -97,12 +105,16 @@ def sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def build_student(student: StudentOptions, num_classes: int) -> Segmenter:
-    """The network of the `student:` section.
+    """The network of the `student:` section; say where its weights are random unasked.
 
     Raises:
         PipaError: The name, the weights or an option is none that a network can be built with.
     """
     options = student.options or {}
+    known = next((OTHER_ORIGIN[end] for end in OTHER_ORIGIN if student.name.endswith(end)), None)
+    if known is not None and student.pretrained == "auto":
+        how = f"--student.pretrained {known} gives ImageNet's"
+        log.warning("%s starts from random weights; %s", student.name, how)
     try:
         return create_segmenter(student.name, num_classes, pretrained=student.weights, **options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
