@@ -1,15 +1,22 @@
 """What `pipa adapt` chooses: for a machine, for data, and never against the user."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
+from rich.table import Table
 
 from pipa import PipaError
+from pipa.data.check import Report
 from pipa.files.installed import CONFIGS
 from pipa.run import choices
-from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, DataFacts, Machine, choose
+from pipa.run.adapt import Checked, seen_in
+from pipa.run.choices import LARGE, LIGHT, SCRATCH, Asked, DataFacts, choose
+from pipa.run.machine import Machine
 from pipa.run.options import read_experiment
 
 CPU, GPU = Machine("cpu", 2), Machine("cuda", 8, 24.0)
@@ -116,6 +123,37 @@ def test_few_images_shorten_the_training_of_a_pretrained_network(monkeypatch):
 def test_large_photos_are_pointed_out():
     found = chosen(seen=DataFacts(((360, 480), (3000, 4000)), 10), network="small")
     assert "3000x4000" in found.reasons["crop"]
+
+
+def report(*sizes):
+    return Report(Table(), [], 0, len(sizes), Counter(sizes), None, np.zeros((0, 0)))
+
+
+def seen_among(source, target, resize=None):
+    return seen_in(Checked(None, report(*source), report(*target), None), resize)
+
+
+def test_one_tiny_image_does_not_shrink_the_crop_of_all():
+    """It is filled up, and a line says so; many small ones do shrink the crop."""
+    one = seen_among([(360, 480)] * 9, [(360, 480)] * 9 + [(40, 50)])
+    few, usual = chosen(seen=one, network="small"), chosen(network="small")
+    assert few.options["data.crop"] == usual.options["data.crop"]
+    assert (few.options["data.pad"], usual.options["data.pad"]) == ("true", "false")
+    assert "smaller images, down to 40x50, are filled up" in few.reasons["crop"]
+    many = chosen(seen=seen_among([(360, 480)] * 9, [(40, 50)] * 9), network="small")
+    assert many.options["data.crop"] == [32, 32]
+
+
+def test_photos_can_be_resized_and_a_line_says_when_to():
+    sizes = [(240, 480)] * 5, [(3000, 4000)] * 5
+    hint = chosen(seen=seen_among(*sizes), network="small")
+    assert "--resize 240x480 scales the target's" in hint.reasons["crop"]
+    assert "data.target_resize" not in hint.options
+    resized = chosen(seen=seen_among(*sizes, (300, 400)), network="small", resize=(300, 400))
+    assert list(run_of(resized)["data"].target_resize) == [300, 400]
+    assert "--scale 0.1" in resized.reasons["resize"]
+    assert "--resize" not in resized.reasons["crop"]
+    assert "--resize" not in chosen(network="small").reasons["crop"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ chosen for this machine and these data, and said with its reason.
   --network NAME        HEAD_BACKBONE, such as segformer_mit_b0; or small
   --pretrained WHAT     the encoder's weights: name on the Hub, folder, or none
   --crop SIZE           side, or HEIGHTxWIDTH, of the crops
+  --resize SIZE         scale the target's images, and those of --validation,
+                        to fit into a side, or HEIGHTxWIDTH
   --batch-size N        source images, and target images, per step
   --steps N             length of the training
   --device DEVICE       cpu, cuda, mps [cuda where there is one]
@@ -108,6 +110,7 @@ def adapt_command(given: list[str]) -> int:
     for name in ("--validation", "--out", "--classes", "--recipe", "--network", "--pretrained"):
         parser.add_argument(name, type=str | None)
     parser.add_argument("--crop", type=int | tuple[int, int] | None)
+    parser.add_argument("--resize", type=int | tuple[int, int] | None)
     parser.add_argument("--batch-size", type=int | None)
     parser.add_argument("--steps", type=int | None)
     parser.add_argument("--seed", type=int, default=0)

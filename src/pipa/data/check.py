@@ -1,5 +1,6 @@
 """Check a whole data set: every fault of every file, the classes, and a sheet of pictures."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Report:
         faults: `file: what is wrong`, or `N files: what is wrong`, for every kind of fault.
         count: How many files are faulty.
         images: How many images there are.
-        sizes: Heights and widths that occur.
+        sizes: Heights and widths that occur, and in how many images.
         labels: The classes; None if there are no labels.
         counts: Pixels of each class in each image.
     """
@@ -44,7 +45,7 @@ class Report:
     faults: list[str]
     count: int
     images: int
-    sizes: set[tuple[int, int]]
+    sizes: Counter[tuple[int, int]]
     labels: LabelSpace | None
     counts: Int[np.ndarray, "n k"]
 
@@ -79,7 +80,8 @@ def check(
         write_png(sheet, picture_sheet(images, labels))
     faults = [*files.faults, *unread(files)]
     faults += [PipaError("is the label of no image", path) for path in sorted(files.spare)]
-    counts, sizes = np.zeros((len(images), kinds), np.int64), set()
+    counts = np.zeros((len(images), kinds), np.int64)
+    sizes: Counter[tuple[int, int]] = Counter()
 
     def look(index: int) -> tuple[tuple[int, int], Int[np.ndarray, " k"]] | PipaError:
         try:
@@ -94,7 +96,7 @@ def check(
         if isinstance(seen, PipaError):
             faults.append(seen)
         else:
-            sizes.add(seen[0])
+            sizes[seen[0]] += 1
             counts[index] = seen[1]
     summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
     return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts)
@@ -160,7 +162,7 @@ def _find(spec: str, role: Role) -> Files:
 def _summary(
     spec: str,
     images: int,
-    sizes: set[tuple[int, int]],
+    sizes: Counter[tuple[int, int]],
     faults: int,
     labels: LabelSpace | None,
     counts: Int[np.ndarray, "n k"],

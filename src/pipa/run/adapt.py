@@ -1,22 +1,25 @@
 """`pipa adapt`: from two folders to a model, a verdict and a report, with nothing to choose."""
 
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jsonargparse import ArgumentParser
 
 from pipa.data.check import Report, check
+from pipa.data.crops import Size, fit_size, height_and_width
 from pipa.data.dataset import run_table
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
-from pipa.errors import PipaError
+from pipa.errors import PipaError, at_least
 from pipa.files.odd_names import read_odd_names
-from pipa.run.choices import Asked, DataFacts, by, choose, this_machine
+from pipa.run.choices import Asked, DataFacts, by, choose
 from pipa.run.ending import Run, write_report_if_possible
 from pipa.run.folder import holds_run
+from pipa.run.machine import this_machine
 from pipa.run.options import read_experiment
 from pipa.run.train import train
 
@@ -40,9 +43,10 @@ def adapt(
     recipe: str | None = None,
     network: str | None = None,
     pretrained: str | None = None,
-    crop: int | tuple[int, int] | None = None,
+    crop: int | Size | None = None,
     batch_size: int | None = None,
     steps: int | None = None,
+    resize: int | Size | None = None,
     seed: int = 0,
     device: str = "auto",
     on_error: Literal["stop", "skip"] = "stop",
@@ -68,6 +72,8 @@ def adapt(
         crop: Height and width of the crops in pixels, or one number for both.
         batch_size: Source images, and target images, per step.
         steps: Length of the training.
+        resize: Scale images of the target, and of `validation`, to fit into this height and width
+            first, or into a square; None: as they are. The model does not remember it.
         seed: Decides every draw.
         device: auto, cpu, cuda or mps.
         on_error: "stop" if a file is faulty, or "skip" it.
@@ -93,8 +99,10 @@ def adapt(
     data = {"source": str(source), "target": str(target)}
     data |= {} if validation is None else {"validation": str(validation)}
     checked = check_all(data, classes, on_error)
-    asked = Asked(recipe, network, pretrained, crop, batch_size, steps)
-    choices = choose(this_machine(device), seen_in(checked), asked)
+    bounds = None if resize is None else height_and_width(resize)
+    at_least(1, 1 if bounds is None else min(bounds), "resize")
+    asked = Asked(recipe, network, pretrained, crop, batch_size, steps, bounds)
+    choices = choose(this_machine(device), seen_in(checked, bounds), asked)
     reasons = {"data": in_words(checked), **choices.reasons}
     for subject, reason in reasons.items():
         tell(f"{subject:9}{reason}")
@@ -148,12 +156,24 @@ def sections_of(words: Sequence[str]) -> dict[str, Any]:
         raise PipaError(str(error), f"--recipe {words[0]}") from error
 
 
-def seen_in(checked: Checked) -> DataFacts:
-    """Return what the choices depend on."""
-    sizes = checked.source.sizes | checked.target.sizes
-    heights, widths = zip(*sizes, strict=True)
-    smallest, largest = (min(heights), min(widths)), (max(heights), max(widths))
-    return DataFacts((smallest, largest), max(checked.source.images, checked.target.images))
+def seen_in(checked: Checked, resize: Size | None) -> DataFacts:
+    """Return what the choices depend on; of the smallest tenth of the images, only their size."""
+    source, target = list(checked.source.sizes.elements()), list(checked.target.sizes.elements())
+    resized = [fit_size(size, resize) for size in target]
+    every = sorted([*source, *resized], key=prod)
+    smallest, tiny = sides(min, every[len(every) // 10 :]), sides(min, every)
+    middle = [sorted(sizes, key=prod)[len(sizes) // 2] for sizes in (source, target)]
+    return DataFacts(
+        (smallest, sides(max, every)),
+        max(checked.source.images, checked.target.images),
+        tiny if tiny != smallest else None,
+        (middle[0], middle[1]),
+    )
+
+
+def sides(choose: Callable[[Iterable[int]], int], sizes: Sequence[Size]) -> Size:
+    """Choose a height and a width of these, each on its own."""
+    return choose(height for height, _ in sizes), choose(width for _, width in sizes)
 
 
 def in_words(checked: Checked) -> str:

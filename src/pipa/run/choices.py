@@ -10,58 +10,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from pipa.data.crops import height_and_width
+from pipa.data.crops import Size, fit_size, height_and_width
 from pipa.errors import PipaError, at_least
 from pipa.files.installed import experiment_file, experiment_files
-from pipa.files.threads import available_cores
-from pipa.models.device import pick_device
+from pipa.run.machine import Machine, hardware
 from pipa.run.options import StudentOptions, sections
 
 SCRATCH, LIGHT, LARGE = "own_data_small", "own_data_light", "own_data"
 """The recipes: from random weights; a light pretrained network on a CPU; a large one on a GPU."""
-ROOM = 10.0
-"""GiB of a GPU that the large network needs (DAFormer: trained on an RTX 2080 Ti of 11 GB)."""
 STRIDE = 32
 """Sides of a crop that is not the recipe's are multiples of the network's coarsest stride."""
 PASSES = 200
 """A pretrained network sees each image of the larger data set at most this often."""
+APART = 3
+"""Images of source and target whose sides differ so many times hardly show things alike."""
 FAR = 5
 """An image with sides this many times those of the crop is shown in parts that say little."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What there is to train on."""
-
-    device: str
-    """cpu, cuda or mps."""
-    cores: int
-    gib: float = 0.0
-    """Memory of the GPU."""
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it can train a large network."""
-        return self.device == "cuda" and self.gib >= ROOM
-
-    def __str__(self) -> str:
-        """Name it in a sentence."""
-        if self.device == "cpu":
-            return f"{self.cores} CPU {'core' if self.cores == 1 else 'cores'}"
-        return f"a GPU of {self.gib:.0f} GiB" if self.gib else f"the device {self.device}"
 
 
 @dataclass(frozen=True)
 class DataFacts:
     """What the data sets are like."""
 
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    """Smallest and largest height and width, of source and target together."""
+    sizes: tuple[Size, Size]
+    """Smallest and largest height and width, of source and target together; but for `tiny`."""
     images: int
     """Images of the larger of the two."""
+    tiny: Size | None = None
+    """Smallest height and width with those few images that are smaller still; None: no others."""
+    typical: tuple[Size, Size] | None = None
+    """Size of a middle image of the source, and of the target before `resize`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +55,7 @@ class Asked:
         crop: Height and width of the crops, or one number for both.
         batch_size: Source images, and target images, per step.
         steps: Length of the training.
+        resize: Scale target images to fit into this height and width, or into a square.
     """
 
     recipe: str | None = None
@@ -83,6 +64,7 @@ class Asked:
     crop: int | tuple[int, int] | None = None
     batch_size: int | None = None
     steps: int | None = None
+    resize: int | Size | None = None
 
 
 @dataclass(frozen=True)
@@ -99,20 +81,6 @@ class Choices:
     def words(self) -> list[str]:
         """The arguments of `pipa train`, without data, folder and seed."""
         return [self.recipe, *(f"--{name}={value}" for name, value in self.options.items())]
-
-
-def this_machine(device: str = "auto") -> Machine:
-    """Look at the machine.
-
-    Args:
-        device: auto, cpu, cuda or mps; auto: cuda if there is one, else cpu.
-
-    Raises:
-        PipaError: There is no such device.
-    """
-    device = pick_device(device)
-    gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if device == "cuda" else 0.0
-    return Machine(device, available_cores(), gib)
 
 
 def choose(machine: Machine, seen: DataFacts, asked: Asked) -> Choices:
@@ -147,6 +115,10 @@ def choose(machine: Machine, seen: DataFacts, asked: Asked) -> Choices:
     start = options.get("method.start", plan["method"].get("start", 0))
     length = f"{steps} steps, the first {start} on the source alone: {why_steps}"
     reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": length}
+    if asked.resize is not None:
+        bounds = height_and_width(asked.resize)
+        options["data.target_resize"] = list(bounds)
+        reasons["resize"] = f"target images, into {by(bounds)}{as_scale(seen, bounds)}"
     return Choices(recipe, options, reasons)
 
 
@@ -232,7 +204,7 @@ def recipe_for(machine: Machine, student: StudentOptions) -> str:
 
 def choose_crop(
     plan: Mapping[str, Any], seen: DataFacts, asked: Asked
-) -> tuple[tuple[int, int], int, bool, str]:
+) -> tuple[Size, int, bool, str]:
     """Choose the crop and the batch size.
 
     Returns:
@@ -252,9 +224,38 @@ def choose_crop(
         crop = tuple(min(w, max(STRIDE, s)) for w, s in zip(wanted, whole, strict=True))  # type: ignore[assignment]
         why = f"so that it fits into the smallest image, {by(smallest)}"
     if asked.crop is None and any(s >= FAR * c for s, c in zip(largest, crop, strict=True)):
-        why = f"small beside images of {by(largest)}: reduce them first, or give a larger --crop"
-    pad = any(side > limit for side, limit in zip(crop, smallest, strict=True))
+        remedy = "reduce them (--resize does the target's), or give a larger --crop"
+        why = f"small beside images of {by(largest)}: {remedy}"
+    least = seen.tiny or smallest
+    pad = any(side > limit for side, limit in zip(crop, least, strict=True))
+    if pad:
+        why += f"; smaller images, down to {by(least)}, are filled up"
+    if asked.resize is None:
+        why += apart(seen)
     return crop, batch, pad, f"{by(crop)}, {batch} + {batch} images per step: {why}"
+
+
+def apart(seen: DataFacts) -> str:
+    """Hint at `--resize` where target images are far larger or smaller than the source's."""
+    if seen.typical is None:
+        return ""
+    source, target = seen.typical
+    larger = ((target[0] * target[1]) / (source[0] * source[1])) ** 0.5
+    if 1 / APART < larger < APART:
+        return ""
+    return (
+        f"; the source has images of {by(source)}, the target of {by(target)}: if their things "
+        f"differ as much in size, --resize {by(source)} scales the target's"
+    )
+
+
+def as_scale(seen: DataFacts, bounds: Size) -> str:
+    """Say which `--scale` of `pipa predict` does the same as a resizing of the target."""
+    if seen.typical is None:
+        return ""
+    before = seen.typical[1]
+    scale = fit_size(before, bounds)[0] / before[0]
+    return f": for an image of {by(before)}, give `pipa predict` --scale {scale:.3g}"
 
 
 def choose_steps(
@@ -283,14 +284,6 @@ def schedule(plan: Mapping[str, Any], steps: int) -> dict[str, int]:
             scaled = max(1, round(value * steps / usual)) if value else 0
             found[f"{section}.{name}"] = scaled if name == "start" else min(value, scaled)
     return found
-
-
-def hardware(machine: Machine) -> dict[str, Any]:
-    """Options of the trainer for the device."""
-    if machine.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return {"trainer.accelerator": "gpu", "trainer.devices": 1}
-    name = {"cuda": "gpu"}.get(machine.device, machine.device)
-    return {"trainer.accelerator": name, "trainer.devices": 1, "trainer.precision": "32-true"}
 
 
 def by(size: tuple[int, int]) -> str:
