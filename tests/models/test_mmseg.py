@@ -12,6 +12,7 @@ import torch
 from recipe import GOLDEN, state
 
 import pipa
+from pipa.data.tables import named
 from pipa.errors import PipaError
 from pipa.models.backbones import mit
 from pipa.models.checkpoint import check_names, read_checkpoint
@@ -131,6 +132,13 @@ def test_another_number_of_classes_is_read_off_the_shapes(tmp_path):
     assert (model.num_classes, model.labels) == (7, None)
     with pytest.raises(PipaError, match="no teacher"):
         pipa.load_segmenter(tmp_path / "plain.pth", weights="teacher")
+    given = named(tuple("abcdefg"), "the test").labels
+    assert "--classes" not in convert(tmp_path / "plain.pth", tmp_path / "a", labels=given)
+    assert pipa.load_segmenter(tmp_path / "a").labels == given
+    assert "names: --classes" in convert(tmp_path / "plain.pth", tmp_path / "b")
+    with pytest.raises(PipaError, match="--classes: are 19, and the network has 7 classes"):
+        convert(tmp_path / "plain.pth", tmp_path / "c", labels=pipa.CITYSCAPES)
+    assert not (tmp_path / "c").exists()
 
 
 class Bomb:

@@ -129,11 +129,15 @@ def convert_command(given: list[str]) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="folder to make")
     add_weights(parser)
+    about = "classes.yaml, cityscapes, or names with commas; default: those in the checkpoint"
+    parser.add_argument("--classes", type=str | None, help=about)
     options = parser.parse_args(given)
 
+    from pipa.data.tables import class_table
     from pipa.models.saved import convert
 
-    print(convert(options.checkpoint, options.out, weights=options.weights))
+    labels = None if options.classes is None else class_table(options.classes).labels
+    print(convert(options.checkpoint, options.out, options.weights, labels))
     return 0
 
 

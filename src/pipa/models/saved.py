@@ -239,7 +239,12 @@ def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
     return LabelSpace(tuple(plain["names"]), colours)
 
 
-def convert(checkpoint: Path | str, out: Path | str, weights: Weights = "student") -> str:
+def convert(
+    checkpoint: Path | str,
+    out: Path | str,
+    weights: Weights = "student",
+    labels: LabelSpace | None = None,
+) -> str:
     """Convert a checkpoint to a folder of pipa; return a report.
 
     Args:
@@ -247,19 +252,27 @@ def convert(checkpoint: Path | str, out: Path | str, weights: Weights = "student
             `.ckpt`.
         out: The folder to write; for MiT, one for `pretrained`.
         weights: The student, or its moving average.
+        labels: The classes; None: those of the checkpoint, which may have no names for them.
 
     Raises:
-        PipaError: The file cannot be read, names are unknown or missing, or `out` is in use.
+        PipaError: The file cannot be read, names are unknown or missing, there are not as many
+            classes, or `out` is in use.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     content = read_checkpoint(checkpoint)
     metadata = {"converted_from": checkpoint.name, "weights": weights}
     if "pytorch-lightning_version" in content:
         model = load_segmenter(checkpoint, weights)
-        save_segmenter(model, out, metadata=metadata)
-        return f"{model.config['name']}: the {weights} of a run\nwritten to {out}"
-    if mmseg.is_encoder(content, checkpoint):
+        lines = [f"{model.config['name']}: the {weights} of a run"]
+    elif mmseg.is_encoder(content, checkpoint):
         return mmseg.convert_encoder(content, checkpoint, out)
-    model, lines = mmseg.load(content, checkpoint, weights)
+    else:
+        model, lines = mmseg.load(content, checkpoint, weights)
+    if labels is not None and labels.num_classes != model.num_classes:
+        problem = f"are {labels.num_classes}, and the network has {model.num_classes} classes"
+        raise PipaError(problem, "--classes")
+    model.labels = labels or model.labels
+    if model.labels is None:
+        lines.append("its classes have no names: --classes classes.yaml, or names with commas")
     save_segmenter(model, out, metadata=metadata)
     return "\n".join([*lines, f"written to {out}"])
