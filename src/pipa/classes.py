@@ -1,6 +1,8 @@
 """The classes that a run predicts, scores and paints: their names, colours and grouping."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 IGNORE_INDEX = 255
 """The id of pixels without a label (Cityscapes' convention): no loss uses them."""
@@ -21,6 +23,23 @@ class LabelSpace:
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
     cityscapes: tuple[tuple[int, ...], ...] = ()
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return names and colours as lists, for JSON; `from_plain` reads them."""
+        colours = [[int(value) for value in colour] for colour in self.colours]
+        return {"names": list(self.names), "colours": colours}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "LabelSpace":
+        """Build from names and colours.
+
+        Raises:
+            ValueError: A colour is no colour.
+        """
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
+        if not all(0 <= value <= 255 for colour in colours for value in colour):
+            raise ValueError("a colour is not three numbers from 0 to 255")
+        return cls(tuple(plain["names"]), colours)
 
     @property
     def num_classes(self) -> int:

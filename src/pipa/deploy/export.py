@@ -117,8 +117,7 @@ def _write_torch(model: Segmenter, image: Tensor, path: Path) -> None:
 
 
 def _about(model: Segmenter) -> dict[str, Any]:
-    labels = model.labels
-    return {} if labels is None else {"names": labels.names, "colours": labels.colours}
+    return {} if model.labels is None else model.labels.as_plain()
 
 
 def _cannot(model: Segmenter, what: str, error: Exception) -> PipaError:

@@ -56,8 +56,8 @@ class OnnxSegmenter(Segmenter):
         self.stride = max(1, 3 * height // 4), max(1, 3 * width // 4)
         self.session = session
         if "names" in about:
-            colours = tuple((r, g, b) for r, g, b in json.loads(about["colours"]))
-            self.labels = LabelSpace(tuple(json.loads(about["names"])), colours)
+            plain = {name: json.loads(about[name]) for name in ("names", "colours")}
+            self.labels = LabelSpace.from_plain(plain)
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Raise: an ONNX file has logits only."""

@@ -63,7 +63,7 @@ def save_segmenter(
         "format": "pipa-segmenter",
         "version": 1,
         "segmenter": model.config,
-        "labels": None if known is None else _plain(known),
+        "labels": None if known is None else known.as_plain(),
         "metadata": dict(metadata or {}),
     }
     names = FILES if card is None else (*FILES, "README.md")
@@ -106,13 +106,6 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
 
 def _holds_only(folder: Path, names: Sequence[str]) -> bool:
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= set(names)
-
-
-def _plain(labels: LabelSpace) -> dict[str, Any]:
-    return {
-        "names": list(labels.names),
-        "colours": [[int(value) for value in colour] for colour in labels.colours],
-    }
 
 
 def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
@@ -231,12 +224,7 @@ def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segme
 
 
 def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
-    if plain is None:
-        return None
-    colours = tuple((int(r), int(g), int(b)) for r, g, b in plain["colours"])
-    if not all(0 <= value <= 255 for colour in colours for value in colour):
-        raise ValueError("a colour is not three numbers from 0 to 255")
-    return LabelSpace(tuple(plain["names"]), colours)
+    return None if plain is None else LabelSpace.from_plain(plain)
 
 
 def convert(

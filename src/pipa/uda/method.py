@@ -193,5 +193,5 @@ class Method(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the arguments of the network, so that `pipa.load_segmenter` can build it."""
-        labels = {"names": self.labels.names, "colours": self.labels.colours}
+        labels = self.labels.as_plain()
         checkpoint["hyper_parameters"] = {"student": self.student.config, "labels": labels}
