@@ -63,6 +63,9 @@ def build_trainer(
         earlier: Rows of `metrics.csv` of a resumed run.
         judged: Whether a callback judges the student without labels.
         events: Another path of `out`, for TensorBoard, which takes UTF-8 only.
+
+    Raises:
+        MisconfigurationException: Lightning refuses an option; see `in_one_line`.
     """
     table = CSVLogger(out, name=None, version="")
     for row in earlier:
@@ -117,9 +120,8 @@ def build_trainer(
     }
     try:
         return L.Trainer(**given, **ours)
-    except (MisconfigurationException, TypeError, ValueError, ImportError, RuntimeError) as error:
-        problem = f"cannot be used ({first_line(error)})"
-        raise PipaError(problem, "the options --trainer.*") from error
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise MisconfigurationException(first_line(error)) from error  # as other options do
 
 
 def further_loggers(out: Path, name: str | None) -> list[Logger]:
