@@ -23,7 +23,6 @@ from pipa.data import crops
 from pipa.data.dataset import Segmentation, open_labelled
 from pipa.data.draws import Item, Loaded
 from pipa.errors import PipaError
-from pipa.files.threads import available_cores
 
 Ready = TypeVar("Ready")
 
@@ -123,7 +122,7 @@ class ValidationSet:
 
 
 def labelled_images(
-    data: str, classes: str | None = None, *, resize: crops.Size | None = None, workers: int = 0
+    data: str, classes: str | None = None, *, resize: crops.Size | None = None
 ) -> tuple[Batches[Labelled], LabelSpace]:
     """Open labelled images to score a model on; return them, one at a time, and their classes.
 
@@ -131,7 +130,6 @@ def labelled_images(
         data: `[FORMAT[/SPLIT]:]PATH`.
         classes: The classes to score; None: the data set's own.
         resize: Scale images and labels to fit into this; None: leave them as they are.
-        workers: Processes that load, at most one per core.
 
     Raises:
         PipaError: A file is not where it should be, or (later) unreadable.
@@ -139,7 +137,6 @@ def labelled_images(
     images, labels = open_labelled(data, classes)
     loader: DataLoader[Any] = DataLoader(
         ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
-        num_workers=min(workers, available_cores()),
         collate_fn=collate,
     )
     return Batches(loader, as_labelled, torch.device("cpu"), []), labels
