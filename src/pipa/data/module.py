@@ -80,7 +80,8 @@ class UDAData(L.LightningDataModule):
         target_margins: Pixels at the image's top, bottom, left, right without pseudo-labels (HRDA
             on Cityscapes: 30, 240, 30, 30).
         target_crop_margins: The same in each crop, wherever it lies (DAFormer: 15, 120, 0, 0).
-        pad: Fill up images that are smaller than the crop instead of refusing them.
+        pad: Fill up images that are smaller than the crop instead of refusing them. A style
+            (`method.style`) takes the colour of the filling for the image's own.
         cache: Keep decoded images in memory; "auto": if they need less than 1 GiB.
         on_error: "stop" at a faulty file, or "skip" it; `skipped` lists those that were skipped.
         seed: Decides every draw.

@@ -60,6 +60,9 @@ def restyle(
 ) -> Float[Tensor, "b 3 h w"]:
     """Give each source image the style of a target image that is drawn.
 
+    The colour with which `data.pad` fills up an image is taken for the image's own: a batch does
+    not say which pixels are filled, so images far smaller than the crop lend, and get, less colour.
+
     Args:
         image: Source images, RGB in [0, 1].
         target: Target images, RGB in [0, 1].
