@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from pipa.data.unlabelled import source_pixels, target_images
+from pipa.data.unlabelled import each_image, source_pixels
 from pipa.evaluation.judge import judge
 from pipa.evaluation.runs import run_data
 from pipa.models.saved import adapted_folder, load_segmenter
@@ -57,7 +57,7 @@ def judged(ablation: Path, against: str, least: float, count: int) -> dict[str, 
     """Judge all models of one ablation."""
     runs = runs_of(ablation)
     data = run_data(next(iter(runs.values())))
-    images = target_images(data["target"], count, resize=data.get("target_resize"))
+    images = list(each_image(data["target"], count, resize=data.get("target_resize")))
     shares = source_pixels(data["source"], classes=data.get("classes"))
     models = {
         f"{row}/{seed}": load_segmenter(adapted_folder(run)) for (row, seed), run in runs.items()

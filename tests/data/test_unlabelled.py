@@ -4,7 +4,7 @@ import builders
 import numpy as np
 import pytest
 
-from pipa.data.unlabelled import target_images
+from pipa.data.unlabelled import each_image
 from pipa.errors import PipaError
 
 
@@ -13,18 +13,18 @@ def test_a_faulty_image_is_passed_over_and_nothing_but_faulty_ones_is_an_error(t
     files = sorted((photos / "images").iterdir())
     files[0].write_bytes(b"no picture")
     skipped: list[PipaError] = []
-    assert len(target_images(str(photos), 3, skipped=skipped)) == 2
+    assert len(list(each_image(str(photos), 3, skipped=skipped))) == 2
     assert len(skipped) == 1
     for file in files:
         file.write_bytes(b"no picture")
     with pytest.raises(PipaError, match=r"photos: none of the 3 images that were looked at"):
-        target_images(str(photos), 3, skipped=[])
+        list(each_image(str(photos), 3, skipped=[]))
 
 
 def test_of_large_images_parts_are_taken_each_at_another_place(tmp_path):
     photos = str(builders.folder(tmp_path / "photos", 4, labelled=False, size=(48, 64)))
-    whole = target_images(photos, 4)
-    parts = target_images(photos, 4, most=(20, 100))
+    whole = list(each_image(photos, 4))
+    parts = list(each_image(photos, 4, most=(20, 100)))
     places = []
     for image, part in zip(whole, parts, strict=True):
         assert part.shape == (20, 64, 3)
@@ -32,6 +32,6 @@ def test_of_large_images_parts_are_taken_each_at_another_place(tmp_path):
         assert len(rows) == 1
         places += rows
     assert len(set(places)) > 1
-    assert all(map(np.array_equal, parts, target_images(photos, 4, most=(20, 100))))
-    halved = target_images(photos, 1, resize=(24, 32), most=(20, 20))
+    assert all(map(np.array_equal, parts, list(each_image(photos, 4, most=(20, 100)))))
+    halved = list(each_image(photos, 1, resize=(24, 32), most=(20, 20)))
     assert halved[0].shape == (20, 20, 3)

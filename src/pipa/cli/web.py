@@ -71,7 +71,7 @@ def networks(model: Path, second: Path | None) -> dict[str, Path]:
 
 def examples(model: Path) -> "tuple[list[Image], tuple[int, int] | None]":
     """A few images of a run's target, else of Streets; the size on which the run was trained."""
-    from pipa.data.unlabelled import target_images
+    from pipa.data.unlabelled import each_image
     from pipa.evaluation.runs import run_data
     from pipa.streets import street
 
@@ -81,6 +81,6 @@ def examples(model: Path) -> "tuple[list[Image], tuple[int, int] | None]":
     if target := known.get("target"):
         kind = known.get("format", "folder")
         with suppress(PipaError):  # the images may be on another machine
-            if images := target_images(target, EXAMPLES, format=kind, skipped=[]):
+            if images := list(each_image(target, EXAMPLES, format=kind, skipped=[])):
                 return images, fit
     return [street(seed, "camera", height=256, width=512)[0] for seed in range(2)], fit

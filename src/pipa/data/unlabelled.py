@@ -16,19 +16,21 @@ MOST_PIXELS = 2**20
 """Of a larger image, `brightness_gap` looks at every n-th pixel only."""
 
 
-def target_images(
-    target: str,
+def each_image(
+    data: str,
     count: int,
     *,
     format: str = "folder",
     resize: Size | None = None,
     most: Size | None = None,
     skipped: list[PipaError] | None = None,
-) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """A few images, spread over a data set whose labels are not looked for.
+) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
+    """Yield a few images, spread over a data set whose labels are not looked for.
+
+    They come one at a time: photographs of a phone are large.
 
     Args:
-        target: `[FORMAT[/SPLIT]:]PATH`.
+        data: `[FORMAT[/SPLIT]:]PATH`.
         count: How many, at most.
         format: Format of a path without one.
         resize: Scale each image to fit into this; None: as it is.
@@ -38,21 +40,7 @@ def target_images(
     Raises:
         PipaError: A file is not where it should be, unreadable, or none can be read.
     """
-    found = each_image(target, count, format=format, resize=resize, most=most, skipped=skipped)
-    return list(found)
-
-
-def each_image(
-    target: str,
-    count: int,
-    *,
-    format: str = "folder",
-    resize: Size | None = None,
-    most: Size | None = None,
-    skipped: list[PipaError] | None = None,
-) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
-    """Yield the images of `target_images` one at a time: photographs of a phone are large."""
-    images = Segmentation(find(target, "target", format, skipped=skipped), None)
+    images = Segmentation(find(data, "target", format, skipped=skipped), None)
     chosen = sorted({round(i) for i in np.linspace(0, len(images) - 1, min(count, len(images)))})
     found = 0
     for index in chosen:
@@ -74,7 +62,7 @@ def each_image(
         found += 1
     if not found:
         problem = f"none of the {len(chosen)} images that were looked at can be read"
-        raise PipaError(problem, target, "`pipa data check` lists what is wrong with each.")
+        raise PipaError(problem, data, "`pipa data check` lists what is wrong with each.")
 
 
 def source_pixels(

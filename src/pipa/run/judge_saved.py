@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipa.data.unlabelled import source_pixels, target_images
+from pipa.data.unlabelled import each_image, source_pixels
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.judge import Judgement, judge
 from pipa.evaluation.runs import run_data
@@ -56,7 +56,7 @@ def judge_saved(
     baseline = baseline if against is None else str(against)
     if baseline not in models:
         raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
-    images = target_images(target, count, format=target_format, resize=resize, skipped=skipped)
+    images = list(each_image(target, count, format=target_format, resize=resize, skipped=skipped))
     shares = source_pixels(
         source, classes=classes or known.get("classes"), format=source_format, skipped=skipped
     )

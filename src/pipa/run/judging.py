@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from pipa.data.module import UDAData
-from pipa.data.unlabelled import source_pixels, target_images
+from pipa.data.unlabelled import each_image, source_pixels
 from pipa.evaluation.evaluate import score_images
 from pipa.evaluation.judge import Judgement, Verdict, judge
 from pipa.evaluation.scores import Result
@@ -149,7 +149,7 @@ def judge_for(
     most = CROPS * data.crop[0], CROPS * data.crop[1]
     same: dict[str, Any] = {"format": data.format, "skipped": data.skippable}
     return Judge(
-        target_images(data.target, count, resize=data.target_resize, most=most, **same),
+        list(each_image(data.target, count, resize=data.target_resize, most=most, **same)),
         source_pixels(data.source, classes=data.classes, **same),
         start=method.start,
         every=validation_interval(trainer),
