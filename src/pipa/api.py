@@ -76,12 +76,13 @@ def evaluate(
     Args:
         model: A network, or what `load_segmenter` takes: a run's folder, say.
         data: Labelled images, `[FORMAT[/SPLIT]:]PATH`.
-        classes: The model's classes: a classes.yaml, or names with commas; None: the data's own.
+        classes: The classes of the labels: a classes.yaml, or names with commas; None: the data's
+            own. They are matched with the model's by name, and what has no match is not scored.
         resize: Height and width into which images and labels are scaled first; None: as they are.
         quiet: Show no progress bar.
 
     Raises:
-        PipaError: The data's classes are not the model's, or a file is faulty.
+        PipaError: No class of the data is one of the model's, or a file is faulty.
 
     Examples:
         >>> result = pipa.evaluate("runs/mine", "labelled")

@@ -1,19 +1,81 @@
 """Scoring a model on labelled images: its classes and those of the data."""
 
 import builders
+import numpy as np
 import pytest
+import torch
 
 import pipa
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError
+from pipa.files.images import read_image, read_label
 
 
-def test_the_models_classes_in_another_order_are_refused(tmp_path):
-    data = str(builders.folder(tmp_path / "data", 1))
-    model = pipa.create_segmenter("small", 3)
-    model.labels = LabelSpace(("ground", "water", "forest"), ((90, 60, 40),) * 3)
-    with pytest.raises(PipaError, match=r"its classes \(forest, water, ground, ...\) are not"):
-        pipa.evaluate(model, data, classes="forest,water,ground")
-    own = pipa.evaluate(model, data)
-    assert set(own.iou) == {"ground", "water", "forest"}
-    assert pipa.evaluate(model, data, classes="ground,water,forest").iou == own.iou
+@pytest.fixture
+def data(tmp_path):
+    """Two labelled images of the classes ground, water and forest."""
+    return builders.folder(tmp_path / "data", 2)
+
+
+def network(*names, count=None):
+    torch.manual_seed(0)
+    model = pipa.create_segmenter("small", count or len(names))
+    model.labels = LabelSpace(names, ((90, 60, 40),) * len(names)) if names else None
+    return model
+
+
+def own_iou(model, data, *, names=("ground", "water", "forest")):
+    """IoU of each class of the data that is among the model's, by plain counting."""
+    places = [
+        model.labels.names.index(name) if name in model.labels.names else 255 for name in names
+    ]
+    hit, either = np.zeros(len(names)), np.zeros(len(names))
+    for path in sorted((data / "images").iterdir()):
+        label = np.array(places)[read_label(data / "labels" / path.name)]
+        ids = model.eval().predict(read_image(path))[label != 255]
+        for i, place in enumerate(places):
+            hit[i] += ((ids == place) & (label[label != 255] == place)).sum()
+            either[i] += ((ids == place) | (label[label != 255] == place)).sum()
+    return {name: 100 * hit[i] / either[i] for i, name in enumerate(names) if places[i] != 255}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("forest", "water", "ground"),
+        ("Water", "ground"),
+        ("sky", "forest", "road", "water", "ground", "car"),
+    ],
+)
+def test_labels_go_to_the_models_classes_by_name(data, caplog, names):
+    model = network(*names)
+    result = pipa.evaluate(model, data)
+    want = own_iou(network(*map(str.lower, names)), data)
+    assert {name.lower(): iou for name, iou in result.iou.items()} == pytest.approx(want)
+    assert list(result.iou) == [name for name in names if name.lower() in want]
+    assert result.miou == pytest.approx(np.mean(list(want.values())))
+    assert ("pixels of forest are not scored" in caplog.text) == (len(names) == 2)
+
+
+def test_classes_that_are_given_are_matched_by_name_too(data):
+    model = network("ground", "water", "forest")
+    (data / "classes.yaml").unlink()
+    result = pipa.evaluate(model, data, classes="forest,water,ground")
+    assert result.iou == pytest.approx(own_iou(model, data, names=("forest", "water", "ground")))
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (network("sky", "road", "car"), r"none of its classes \(ground, water, forest, .*model's"),
+        (network(count=4), "has 3 classes, the model 4 without names"),
+    ],
+)
+def test_a_model_that_has_nothing_in_common_with_the_data_is_refused(data, model, problem):
+    with pytest.raises(PipaError, match=problem):
+        pipa.evaluate(model, data)
+
+
+def test_without_names_the_number_of_classes_decides(data):
+    named = pipa.evaluate(network("ground", "water", "forest"), data)
+    assert pipa.evaluate(network(count=3), data).iou == named.iou

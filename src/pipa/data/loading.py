@@ -121,25 +121,32 @@ class ValidationSet:
         return Loaded(Labelled(torch.from_numpy(image), torch.from_numpy(label)), [])
 
 
-def labelled_images(
-    data: str, classes: str | None = None, *, resize: crops.Size | None = None
-) -> tuple[Batches[Labelled], LabelSpace]:
-    """Open labelled images to score a model on; return them, one at a time, and their classes.
+def labelled_images(data: str, classes: str | None = None) -> tuple[Batches[Labelled], LabelSpace]:
+    """Open labelled images to look at as they are; return them, one at a time, and their classes.
 
     Args:
         data: `[FORMAT[/SPLIT]:]PATH`.
-        classes: The classes to score; None: the data set's own.
-        resize: Scale images and labels to fit into this; None: leave them as they are.
+        classes: The classes of the labels; None: the data set's own.
 
     Raises:
         PipaError: A file is not where it should be, or (later) unreadable.
     """
     images, labels = open_labelled(data, classes)
+    return whole_images(images), labels
+
+
+def whole_images(images: Segmentation, *, resize: crops.Size | None = None) -> Batches[Labelled]:
+    """Load labelled images one at a time.
+
+    Args:
+        images: The data set.
+        resize: Scale images and labels to fit into this; None: leave them as they are.
+    """
     loader: DataLoader[Any] = DataLoader(
         ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
         collate_fn=collate,
     )
-    return Batches(loader, as_labelled, torch.device("cpu"), []), labels
+    return Batches(loader, as_labelled, torch.device("cpu"), [])
 
 
 def outlive_first_sigterm(worker: int) -> None:

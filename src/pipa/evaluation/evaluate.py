@@ -1,17 +1,21 @@
 """Evaluation of a finished model on labelled images."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 
 import torch
 from rich.progress import track
 
 from pipa.batch import Labelled
-from pipa.classes import LabelSpace
-from pipa.data.loading import labelled_images
+from pipa.classes import IGNORE_INDEX, LabelSpace
+from pipa.data.dataset import Segmentation, open_labelled
+from pipa.data.loading import whole_images
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.scores import Result, Scores
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
+
+log = logging.getLogger("pipa")
 
 
 def evaluate(
@@ -27,47 +31,85 @@ def evaluate(
     Args:
         model: The network; its mode is restored.
         data: [FORMAT[/SPLIT]:]PATH of labelled images.
-        classes: The model's classes, as for `UDAData`; None: those of the data.
+        classes: The classes of the labels, as for `UDAData`; None: those of the data. A model with
+            names gets labels by name: what it does not know is not scored, nor are its classes that
+            the data do not know.
         resize: First scale images and labels to fit into this size; None: no scaling.
         quiet: Show no progress bar.
 
     Raises:
-        PipaError: The data's classes differ from the model's, a file is bad, or a side is 0.
+        PipaError: No class of the data is one of the model's (of a model without names: the number
+            differs), a file is bad, or a side is 0.
     """
     for side in resize or ():
         at_least(1, side, "resize")
-    images, labels = labelled_images(data, classes, resize=resize)
-    if labels.num_classes != model.num_classes:
+    images, labels = open_labelled(data, classes)
+    scored: Sequence[int] = range(labels.num_classes)
+    if model.labels is not None:
+        if labels.names != model.labels.names:
+            scored = adopt(images, model.labels, data)
+        labels = model.labels
+    elif labels.num_classes != model.num_classes:
         raise PipaError(
-            f"has {labels.num_classes} classes, the model {model.num_classes}",
+            f"has {labels.num_classes} classes, the model {model.num_classes} without names",
             data,
             "Give --classes the class table that the model was trained with.",
         )
-    own = labels.names if model.labels is None else model.labels.names
-    # Classes that were given may have other names, but not the same in another order.
-    alike = own == labels.names or (classes is not None and set(own) != set(labels.names))
-    if model.labels is not None and not alike:
+    batches = whole_images(images, resize=resize)
+    shown = track(batches, description="scoring", transient=True, disable=quiet)
+    return score_images(model, shown, labels, scored)
+
+
+def adopt(images: Segmentation, model: LabelSpace, data: str) -> list[int]:
+    """Let labels hold the classes of a model, found by name; name those that the model has not.
+
+    Args:
+        images: The data set; it is changed.
+        model: The classes of the model.
+        data: The data set's name, for messages.
+
+    Returns:
+        The classes of the model that the data set knows.
+
+    Raises:
+        PipaError: Not a single class matches.
+    """
+    own = images.table
+    assert own is not None, "a data set to score on has labels"
+    try:
+        images.table = own.mapped_to(model)
+    except PipaError as error:
         raise PipaError(
-            f"its classes ({', '.join(labels.names[:4])}, ...) are not the model's "
-            f"({', '.join(model.labels.names[:4])}, ...)",
+            f"none of its classes ({', '.join(own.labels.names[:4])}, ...) is one of the model's "
+            f"({', '.join(model.names[:4])}, ...)",
             data,
-            "Give --classes the class table that the model was trained with.",
-        )
-    shown = track(images, description="scoring", transient=True, disable=quiet)
-    return score_images(model, shown, labels)
+            "Name them as the model does: in its classes.yaml, or with --classes.",
+        ) from error
+    ids = images.table.ids
+    kept = {own.ids[raw] for raw, found in ids.items() if found != IGNORE_INDEX}
+    if lost := sorted(set(own.ids.values()) - kept - {IGNORE_INDEX}):
+        names = ", ".join(own.labels.names[i] for i in lost)
+        log.warning("%s: pixels of %s are not scored; the model has no such class", data, names)
+    return sorted(set(ids.values()) - {IGNORE_INDEX})
 
 
-def score_images(model: Segmenter, images: Iterable[Labelled], labels: LabelSpace) -> Result:
+def score_images(
+    model: Segmenter,
+    images: Iterable[Labelled],
+    labels: LabelSpace,
+    scored: Sequence[int] | None = None,
+) -> Result:
     """Score a model on labelled images, by sliding windows.
 
     Args:
         model: The network; its mode is restored.
         images: Batches of images of one size.
         labels: The classes.
+        scored: Those of the classes that images can have; None: all.
     """
     device = model.mean.device
     scores = Scores(labels).to(device)
     with evaluating(model), torch.inference_mode():
         for image, label in images:
             scores.update(slide(model, image.to(device)).argmax(1), label.to(device))
-    return scores.result()
+    return scores.result() if scored is None else scores.subset(scored)
