@@ -36,7 +36,7 @@ from pipa.data.loading import Batches, EndlessBatchSampler, as_batch, collate
 from pipa.data.module import UDAData
 from pipa.data.rare_classes import RareClasses, class_counts
 from pipa.errors import PipaError
-from pipa.files.images import write_png
+from pipa.files.images import fit_size, write_png
 
 SOURCE, TARGET = (1052, 1914), (1024, 2048)
 
@@ -112,7 +112,7 @@ class Plain:
 
     def _resized_source(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.source.load(index)
-        size = crops.fit_size(sample.image.shape[:2], self.recipe.source)
+        size = fit_size(sample.image.shape[:2], self.recipe.source)
         label = cv2.resize(sample.label, size[::-1], interpolation=cv2.INTER_NEAREST)
         return cv2.resize(sample.image, size[::-1]), label
 
@@ -131,7 +131,7 @@ class Plain:
 
     def _resized_target(self, rng: np.random.Generator) -> np.ndarray:
         sample = self.target.load(int(rng.integers(len(self.target))))
-        size = crops.fit_size(sample.image.shape[:2], self.recipe.target)
+        size = fit_size(sample.image.shape[:2], self.recipe.target)
         return np.asarray(cv2.resize(sample.image, size[::-1]))
 
     def _target(self, rng: np.random.Generator) -> Unlabelled:

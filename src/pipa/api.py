@@ -25,7 +25,7 @@ def predict(
     out: str | Path = "predictions",
     *,
     kinds: Sequence[str] = DEFAULT,
-    scale: float = 1.0,
+    scale: float | None = None,
     alpha: float = 0.5,
     batch: int | None = None,
 ) -> dict[Path, list[Path]]:
@@ -40,6 +40,7 @@ def predict(
         kinds: What to write of each image: ids (a PNG of class ids), colour, overlay, confidence,
             probabilities, cityscapes.
         scale: Factor by which images are resized for the network; outputs keep the input's size.
+            None: by the model's `resize`.
         alpha: Weight of the class's colour in an overlay, 0..1.
         batch: Consecutive images of one size, or frames, that go through the network together;
             None: 1 on a CPU, else up to 8, fewer of large ones.
@@ -68,6 +69,7 @@ def evaluate(
     data: str | Path,
     *,
     classes: str | None = None,
+    scale: float | None = None,
     resize: tuple[int, int] | None = None,
     quiet: bool = True,
 ) -> Result:
@@ -78,6 +80,8 @@ def evaluate(
         data: Labelled images, `[FORMAT[/SPLIT]:]PATH`.
         classes: The classes of the labels: a classes.yaml, or names with commas; None: the data's
             own. They are matched with the model's by name, and what has no match is not scored.
+        scale: Factor by which images are resized for the network; its logits are brought back to
+            the size of the label. None: by the model's `resize`.
         resize: Height and width into which images and labels are scaled first; None: as they are.
         quiet: Show no progress bar.
 
@@ -91,7 +95,8 @@ def evaluate(
         >>> sorted(result.iou)
         ['forest', 'ground', 'water']
     """
-    return score(network_of(model), str(data), classes=classes, resize=resize, quiet=quiet)
+    network = network_of(model)
+    return score(network, str(data), classes=classes, scale=scale, resize=resize, quiet=quiet)
 
 
 def compare(

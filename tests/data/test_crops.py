@@ -10,21 +10,22 @@ from hypothesis import strategies as st
 
 from data.golden import ARRAYS, RECORD
 from pipa.data import crops
+from pipa.files.images import fit_size
 
 SIDES = st.integers(20, 90)
 
 
 def test_sizes_after_resizing_are_the_authors():
     for (w, h), (long, short), (want_w, want_h) in RECORD["resize_sizes"]["w_h"]:
-        assert crops.fit_size((h, w), (short, long)) == (want_h, want_w)
-        assert crops.fit_size((h, w), (long, short)) == (want_h, want_w)
+        assert fit_size((h, w), (short, long)) == (want_h, want_w)
+        assert fit_size((h, w), (long, short)) == (want_h, want_w)
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
 def test_resized_images_and_labels_are_the_authors(case):
     image, label = ARRAYS["resize/in_img"], ARRAYS["resize/in_lab"]
     w, h = RECORD["resize"][case]["scale"]
-    size = crops.fit_size(image.shape[:2], (h, w))
+    size = fit_size(image.shape[:2], (h, w))
     assert np.array_equal(crops.cut_label(label, size, (0, 0), size), ARRAYS[f"resize/{case}/lab"])
     got = crops.cut_image(image, size, (0, 0), size)
     assert abs(got.astype(int) - ARRAYS[f"resize/{case}/img"]).max() <= 1

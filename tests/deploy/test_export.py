@@ -144,9 +144,10 @@ def test_an_onnx_file_predicts_like_the_network(tmp_path):
     """Windows, border and names are those of the network."""
     torch.manual_seed(0)
     model = Learned()
+    model.resize = 20, 30
     export(model, tmp_path / "x.onnx", (16, 16))
     file = OnnxSegmenter(tmp_path / "x.onnx")
-    assert file.labels == model.labels
+    assert (file.labels, file.resize) == (model.labels, model.resize)
     model.window, model.stride = file.window, file.stride
     for shape in ((16, 16), (40, 31)):
         image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tiny import COLOURS, Strongest
 
 from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, LabelSpace
-from pipa.deploy.labeller import Labeller
 from pipa.deploy.outputs import Painter
 from pipa.deploy.plan import output_names, plan
 from pipa.deploy.predict import _Work, predict
 from pipa.deploy.video import VideoReader
 from pipa.errors import PipaError
 from pipa.files.images import read_image, read_label
+from pipa.models.labeller import Labeller
 from pipa.models.segmenter import IMAGENET_MEAN
 
 
@@ -156,16 +156,27 @@ def test_linked_folders_are_searched_and_hidden_ones_are_not(tmp_path):
     assert names == ["a", "day2/b"]
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_scale_changes_what_the_network_sees_and_not_the_outputs_size(tmp_path, scale):
+@pytest.mark.parametrize(
+    ("scale", "remembered", "seen_as"),
+    [
+        (0.5, None, (40, 60)),
+        (2.0, (1, 1), (160, 240)),
+        (None, (60, 40), (40, 60)),
+        (1.0, (60, 40), (80, 120)),
+    ],
+)
+def test_scale_changes_what_the_network_sees_and_not_the_outputs_size(
+    tmp_path, scale, remembered, seen_as
+):
     image = picture(2, (40, 60)).repeat(2, 0).repeat(2, 1)
     source = save(tmp_path / "x.png", image)
     seen = []
     model = Strongest()
+    model.resize = remembered
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     model.window = model.stride = 1000
     list(predict(model, [source], tmp_path / "out", kinds=["ids"], scale=scale))
-    assert tuple(seen[0][-2:]) == (80 * scale, 120 * scale)
+    assert tuple(seen[0][-2:]) == seen_as
     ids = read_label(tmp_path / "out" / "ids" / "x.png")
     assert ids.shape == (80, 120)
     assert (ids == image.argmax(2)).mean() > 0.75

@@ -90,7 +90,9 @@ def test_the_networks_see_the_size_that_they_were_trained_on():
             seen.append(image.shape[-2:])
             return super().forward(image)
 
-    side_by_side = SideBySide({"one": Watched()}, fit=(12, 8))
+    network = Watched()
+    network.resize = 12, 8
+    side_by_side = SideBySide({"one": network})
     assert side_by_side.label(half(32, 64)).answers[0].ids.shape == (32, 64)
     assert set(seen) == {(6, 12)}
 

@@ -46,6 +46,7 @@ def test_twenty_steps_learn_and_what_they_write_is_useful(pipa, worlds, tmp_path
         *worlds,
         *TINY,
         f"--out={out}",
+        "--data.target_resize=[40,54]",
         "--trainer.max_steps=20",
         "--seed=1",
     )
@@ -68,7 +69,9 @@ def test_twenty_steps_learn_and_what_they_write_is_useful(pipa, worlds, tmp_path
     ids = read_label(next((tmp_path / "predictions" / "ids").iterdir()))
     assert ids.shape == read_image(image).shape[:2]
     assert set(np.unique(ids)) <= {0, 1, 2}
-    np.testing.assert_array_equal(ids, load_segmenter(out).predict(read_image(image)))
+    model = load_segmenter(out)
+    assert model.resize == load_segmenter(out / "checkpoints" / "last.ckpt").resize == (40, 54)
+    np.testing.assert_array_equal(ids, model.predict(read_image(image)))
 
 
 class KeepCheckpoint(Callback):

@@ -119,11 +119,13 @@ def test_a_network_replaces_one_and_nothing_else(folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
 
 
-def test_labels_travel_with_a_loaded_network(folder, tmp_path):
+def test_labels_and_size_travel_with_a_loaded_network(folder, tmp_path):
     model = pipa.load_segmenter(folder)
-    assert model.labels == LABELS
+    assert (model.labels, model.resize) == (LABELS, None)
+    model.resize = 240, 320
     pipa.save_segmenter(model, tmp_path / "copy")
-    assert pipa.load_segmenter(tmp_path / "copy").labels == LABELS
+    copy = pipa.load_segmenter(tmp_path / "copy")
+    assert (copy.labels, copy.resize) == (LABELS, (240, 320))
 
 
 def test_a_file_of_the_folder_or_the_folder_of_a_run_will_do(folder, tmp_path):
@@ -163,13 +165,14 @@ def test_student_and_teacher_of_a_run(tmp_path):
         "hyper_parameters": {
             "student": {"name": "small", "num_classes": 2, "pretrained": None},
             "labels": {"names": ["road", "sky"], "colours": [[1, 2, 3], [4, 5, 6]]},
+            "resize": [240, 320],
         },
     }
     path = tmp_path / "last.ckpt"
     torch.save(content, path)
     for weights, expected in {"student": student, "teacher": teacher}.items():
         model = pipa.load_segmenter(path, weights)
-        assert model.labels == LABELS
+        assert (model.labels, model.resize) == (LABELS, (240, 320))
         for name, tensor in expected.state_dict().items():
             assert torch.equal(model.state_dict()[name], tensor), name
     content["state_dict"] = {k: v for k, v in state.items() if k.startswith("student")}

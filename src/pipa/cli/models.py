@@ -52,7 +52,9 @@ def eval_command(given: list[str]) -> int:
     add_model(parser)
     parser.add_argument("data", type=str, help="[FORMAT:]PATH of labelled images")
     parser.add_argument("--classes", type=str | None, help="classes.yaml; default: the data's own")
-    about = "[height,width] to fit images and labels into first, as in data.target_resize"
+    about = "resize images by this for the network; default: to the size of the model's training"
+    parser.add_argument("--scale", type=float | None, help=about)
+    about = "[height,width] to fit images and labels into first, as a training's validation does"
     parser.add_argument("--resize", type=tuple[int, int] | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
     options = parser.parse_args(given)
@@ -61,7 +63,8 @@ def eval_command(given: list[str]) -> int:
     from pipa.evaluation.evaluate import evaluate
 
     model = load_model(options)
-    result = evaluate(model, options.data, classes=options.classes, resize=options.resize)
+    how = {name: options[name] for name in ("classes", "scale", "resize")}
+    result = evaluate(model, options.data, **how)
     print_scores(result)
     if options.out:
         result.write(options.out)
@@ -76,7 +79,8 @@ def predict_command(given: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
     about = "some of ids, colour, overlay, confidence, probabilities, cityscapes, with commas"
     parser.add_argument("--write", type=str, default="ids,colour,overlay", help=about)
-    parser.add_argument("--scale", type=float, default=1.0, help="resize the input by this first")
+    about = "resize images by this for the network; default: to the size of the model's training"
+    parser.add_argument("--scale", type=float | None, help=about)
     about = "images of one size that go together; default: 1 on a CPU, else up to 8"
     parser.add_argument("--batch", type=int | None, help=about)
     about = "at an input that cannot be read, stop, or go on and list it at the end"

@@ -23,9 +23,7 @@ def web_command(given: list[str]) -> int:
     add_model(parser)
     about = "a second model; default: a run's source-only model beside its adapted one"
     parser.add_argument("second", nargs="?", type=Path | None, metavar="MODEL2", help=about)
-    about = (
-        "resize the input by this first; default: to the size on which a run was trained, else 1"
-    )
+    about = "resize images by this for the network; default: to the size of the model's training"
     parser.add_argument("--scale", type=float | None, help=about)
     about = "address to listen at; 0.0.0.0 lets everybody in your network use the page"
     parser.add_argument("--host", type=str, default="127.0.0.1", help=about)
@@ -39,14 +37,11 @@ def web_command(given: list[str]) -> int:
     from pipa.deploy.web import serving
 
     paths = networks(options.model, options.second)
-    shown, fit = examples(options.model)
+    shown = examples(options.model)
     models = {}
     for name, options.model in paths.items():
         models[name] = load_model(options)
-    if options.scale is None:
-        side_by_side = SideBySide(models, fit=fit)
-    else:
-        side_by_side = SideBySide(models, scale=options.scale)
+    side_by_side = SideBySide(models, scale=options.scale)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listen = serving(side_by_side, shown, host=options.host, port=options.port)
     with suppress(KeyboardInterrupt), listen as address:
@@ -69,18 +64,16 @@ def networks(model: Path, second: Path | None) -> dict[str, Path]:
     return {"source-only": model / SOURCE_ONLY_FOLDER, "adapted": adapted_folder(model)}
 
 
-def examples(model: Path) -> "tuple[list[Image], tuple[int, int] | None]":
-    """A few images of a run's target, else of Streets; the size on which the run was trained."""
+def examples(model: Path) -> "list[Image]":
+    """A few images of a run's target, else of Streets."""
     from pipa.data.unlabelled import each_image
     from pipa.evaluation.runs import run_data
     from pipa.streets import street
 
     known = run_data(model)
-    height_and_width = known.get("target_resize")
-    fit = tuple(height_and_width) if height_and_width else None
     if target := known.get("target"):
         kind = known.get("format", "folder")
         with suppress(PipaError):  # the images may be on another machine
             if images := list(each_image(target, EXAMPLES, format=kind, skipped=[])):
-                return images, fit
-    return [street(seed, "camera", height=256, width=512)[0] for seed in range(2)], fit
+                return images
+    return [street(seed, "camera", height=256, width=512)[0] for seed in range(2)]

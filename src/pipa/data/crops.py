@@ -33,18 +33,6 @@ ATTEMPTS = 10  # further draws, of `cat_max_ratio` (mmseg) and of rare classes (
 _FILL = (124, 116, 104)  # padding: ImageNet's mean, so that it is 0 after normalisation
 
 
-def fit_size(size: Size, bounds: Size | None) -> Size:
-    """Return the size of an image scaled to fit into `bounds`, ratio kept; None keeps the size.
-
-    The longer side is compared with the longer bound, the shorter with the shorter: `bounds` may be
-    given in either order (mmcv's `rescale_size`).
-    """
-    if bounds is None:
-        return size
-    scale = min(max(bounds) / max(size), min(bounds) / min(size))
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
-
-
 def draw_corner(rng: np.random.Generator, size: Size, crop: Size) -> Corner:
     """Draw a corner uniformly among those whose crop lies within an image of `size`."""
     top = int(rng.integers(max(size[0] - crop[0], 0) + 1))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipa.data import crops
 from pipa.data.crops import Size
 from pipa.data.dataset import Sample
 from pipa.errors import PipaError
+from pipa.files.images import fit_size
 
 Margins = tuple[int, int, int, int]
 """Rows and columns at the top, bottom, left and right."""
@@ -36,7 +36,7 @@ class Cutting:
             PipaError: The crop is larger than that.
         """
         before = sample.image.shape[:2]
-        height, width = crops.fit_size(before, self.resize)
+        height, width = fit_size(before, self.resize)
         size = round(height * scale), round(width * scale)
         if not self.pad and (size[0] < self.crop[0] or size[1] < self.crop[1]):
             resized = "" if size == before else " after resizing"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -20,9 +21,10 @@ from torch.utils.data import DataLoader
 from pipa.batch import Batch, Labelled, PairPlace, Unlabelled
 from pipa.classes import LabelSpace
 from pipa.data import crops
-from pipa.data.dataset import Segmentation, open_labelled
+from pipa.data.dataset import Sample, Segmentation, open_labelled
 from pipa.data.draws import Item, Loaded
 from pipa.errors import PipaError
+from pipa.files.images import fit_size
 
 Ready = TypeVar("Ready")
 
@@ -114,11 +116,17 @@ class ValidationSet:
             sample = self.images.load(index)
         except PipaError as error:
             return Loaded(None, [error]) if self.skip else error
-        assert sample.label is not None, "validation has labels"
-        size = crops.fit_size(sample.image.shape[:2], self.resize)
-        image = crops.cut_image(sample.image, size, (0, 0), size)
-        label = crops.cut_label(sample.label, size, (0, 0), size)
+        image, label, _ = fitted(sample, self.resize)
+        assert label is not None, "validation has labels"
         return Loaded(Labelled(torch.from_numpy(image), torch.from_numpy(label)), [])
+
+
+def fitted(sample: Sample, bounds: crops.Size | None) -> Sample:
+    """Scale an image and its label to fit into `bounds`; None leaves them as they are."""
+    size = fit_size(sample.image.shape[:2], bounds)
+    image = np.asarray(crops.cut_image(sample.image, size, (0, 0), size))
+    label = None if sample.label is None else crops.cut_label(sample.label, size, (0, 0), size)
+    return Sample(image, label, sample.path)
 
 
 def labelled_images(data: str, classes: str | None = None) -> tuple[Batches[Labelled], LabelSpace]:
@@ -132,21 +140,11 @@ def labelled_images(data: str, classes: str | None = None) -> tuple[Batches[Labe
         PipaError: A file is not where it should be, or (later) unreadable.
     """
     images, labels = open_labelled(data, classes)
-    return whole_images(images), labels
-
-
-def whole_images(images: Segmentation, *, resize: crops.Size | None = None) -> Batches[Labelled]:
-    """Load labelled images one at a time.
-
-    Args:
-        images: The data set.
-        resize: Scale images and labels to fit into this; None: leave them as they are.
-    """
     loader: DataLoader[Any] = DataLoader(
-        ValidationSet(images, resize, skip=False),  # type: ignore[arg-type]
+        ValidationSet(images, None, skip=False),  # type: ignore[arg-type]
         collate_fn=collate,
     )
-    return Batches(loader, as_labelled, torch.device("cpu"), [])
+    return Batches(loader, as_labelled, torch.device("cpu"), []), labels
 
 
 def outlive_first_sigterm(worker: int) -> None:

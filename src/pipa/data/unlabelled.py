@@ -11,6 +11,7 @@ from pipa.data.dataset import Segmentation, open_labelled
 from pipa.data.find import find
 from pipa.data.rare_classes import class_counts
 from pipa.errors import PipaError
+from pipa.files.images import fit_size
 
 MOST_PIXELS = 2**20
 """Of a larger image, `brightness_gap` looks at every n-th pixel only."""
@@ -51,7 +52,7 @@ def each_image(
                 raise
             skipped.append(error)
             continue
-        size = crops.fit_size(image.shape[:2], resize)
+        size = fit_size(image.shape[:2], resize)
         part = size if most is None else (min(size[0], most[0]), min(size[1], most[1]))
         rng = np.random.default_rng(index)
         corner = (

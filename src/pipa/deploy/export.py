@@ -38,8 +38,9 @@ def export(model: Segmenter, out: Path, size: tuple[int, int], *, format: Format
     """Write a file with input `image` (n, 3, h, w) and output `logits` (n, k, h, w).
 
     An ONNX file holds the classes' names and colours as metadata `names` and `colours` (JSON), a
-    program of `torch.export` as an extra file `labels.json`. The file runs on two random images
-    and on one of them before it gets its name.
+    program of `torch.export` as an extra file `labels.json`; so is `resize` of the model: the host
+    scales images to fit into it before it slides windows over them. The file runs on two random
+    images and on one of them before it gets its name.
 
     Args:
         model: The network, on the CPU; its mode is restored.
@@ -117,7 +118,8 @@ def _write_torch(model: Segmenter, image: Tensor, path: Path) -> None:
 
 
 def _about(model: Segmenter) -> dict[str, Any]:
-    return {} if model.labels is None else model.labels.as_plain()
+    about: dict[str, Any] = {} if model.resize is None else {"resize": model.resize}
+    return about if model.labels is None else about | model.labels.as_plain()
 
 
 def _cannot(model: Segmenter, what: str, error: Exception) -> PipaError:

@@ -58,6 +58,9 @@ class OnnxSegmenter(Segmenter):
         if "names" in about:
             plain = {name: json.loads(about[name]) for name in ("names", "colours")}
             self.labels = LabelSpace.from_plain(plain)
+        if "resize" in about:
+            height, width = json.loads(about["resize"])
+            self.resize = height, width
 
     def analyse(self, image: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Raise: an ONNX file has logits only."""

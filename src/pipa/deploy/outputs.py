@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipa.classes import CITYSCAPES, CITYSCAPES_IDS, Colour, LabelSpace
-from pipa.deploy.labeller import Answer
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 from pipa.files.paint import colourise, distinct_colours, overlay
 from pipa.files.writing import write_bytes
+from pipa.models.labeller import Answer
 from pipa.models.segmenter import Segmenter
 
 KINDS = {

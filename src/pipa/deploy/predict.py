@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from pipa.deploy.labeller import Answer, Labeller
 from pipa.deploy.outputs import DEFAULT, IN_VIDEOS, KINDS, Painter
 from pipa.deploy.plan import Job, plan
 from pipa.deploy.video import VideoReader, VideoWriter
@@ -24,6 +23,7 @@ from pipa.errors import PipaError, at_least
 from pipa.files.images import read_image
 from pipa.files.threads import available_cores
 from pipa.files.writing import replacing
+from pipa.models.labeller import Answer, Labeller
 from pipa.models.segmenter import Segmenter
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -40,7 +40,7 @@ def predict(
     out: Path,
     *,
     kinds: Sequence[str] = DEFAULT,
-    scale: float = 1.0,
+    scale: float | None = None,
     alpha: float = 0.5,
     batch: int | None = None,
     shard: tuple[int, int] = (1, 1),
@@ -61,6 +61,7 @@ def predict(
         out: Folder to write to; it is made. Older files of the same names are replaced.
         kinds: The kinds of output, some of `outputs.KINDS`.
         scale: Factor by which images are resized for the network; outputs keep the input's size.
+            None: by the model's `resize`.
         alpha: Weight of the class's colour in an overlay, 0..1.
         batch: Consecutive images of one size, or frames, that go through the network together;
             None: 1 on a CPU, else up to 8, fewer of large ones.

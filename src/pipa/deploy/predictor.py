@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipa.deploy.labeller import Answer, Labeller
 from pipa.errors import PipaError, at_least
 from pipa.models.device import pick_device
+from pipa.models.labeller import Answer, Labeller
 from pipa.models.saved import load_segmenter
 from pipa.models.segmenter import Segmenter
 
@@ -32,6 +32,7 @@ class Predictor:
         column: The column with the images: RGB, uint8 (h, w, 3), or grey (h, w); of one size, or
             each of its own.
         scale: Factor by which images are resized for the network; outputs have the image's size.
+            None: by the model's `resize`.
         batch: Images of one size that go through the network together; memory against speed.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "mps".
 
@@ -46,7 +47,7 @@ class Predictor:
         *,
         outputs: Sequence[str] = ("ids",),
         column: str = "image",
-        scale: float = 1.0,
+        scale: float | None = None,
         batch: int = 8,
         device: str = "auto",
     ) -> None:

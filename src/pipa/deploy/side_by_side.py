@@ -14,12 +14,12 @@ from jaxtyping import UInt8
 from PIL import Image as Pillow
 
 from pipa.classes import Colour
-from pipa.deploy.labeller import Answer, Labeller
 from pipa.deploy.outputs import Painter
 from pipa.deploy.plan import VIDEO_SUFFIXES
 from pipa.deploy.video import VideoReader, VideoWriter
 from pipa.errors import PipaError
 from pipa.files.images import read_image
+from pipa.models.labeller import Answer, Labeller
 from pipa.models.segmenter import Segmenter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -79,9 +79,7 @@ class SideBySide:
 
     Args:
         models: The networks by name, one or two.
-        scale: Factor by which images are resized for the networks.
-        fit: Height and width, in either order, into which images are fitted for the networks, in
-            place of `scale`.
+        scale: Factor by which images are resized for the networks. None: by the `resize` of each.
         limits: What is accepted.
 
     Raises:
@@ -92,8 +90,7 @@ class SideBySide:
         self,
         models: Mapping[str, Segmenter],
         *,
-        scale: float = 1.0,
-        fit: tuple[int, int] | None = None,
+        scale: float | None = None,
         limits: Limits = LIMITS,
     ) -> None:
         first, *rest = models.values()
@@ -103,7 +100,7 @@ class SideBySide:
         self.names, self.limits = tuple(models), limits
         self.classes = _classes(first)
         self.colours = Painter(first, ("overlay",), 0.5).colours
-        self.fit, self._first = fit, first
+        self._first = first
         self._labellers = [Labeller(m, scale=scale, confidence=True) for m in models.values()]
 
     def read(self, path: Path) -> Image:
@@ -126,10 +123,6 @@ class SideBySide:
 
     def label(self, image: Image) -> LabelledImage:
         """Ask every network."""
-        if self.fit is not None:
-            size = image.shape[:2]
-            for labeller in self._labellers:
-                labeller.scale = min(max(self.fit) / max(size), min(self.fit) / min(size))
         return LabelledImage(image, tuple(labeller([image])[0] for labeller in self._labellers))
 
     def pictures(self, labelled: LabelledImage, view: Shown, alpha: float) -> tuple[Image, Image]:

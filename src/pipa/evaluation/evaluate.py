@@ -9,9 +9,10 @@ from rich.progress import track
 from pipa.batch import Labelled
 from pipa.classes import IGNORE_INDEX, LabelSpace
 from pipa.data.dataset import Segmentation, open_labelled
-from pipa.data.loading import whole_images
+from pipa.data.loading import fitted
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.scores import Result, Scores
+from pipa.models.labeller import Labeller
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating, slide
 
@@ -23,6 +24,7 @@ def evaluate(
     data: str,
     *,
     classes: str | None = None,
+    scale: float | None = None,
     resize: tuple[int, int] | None = None,
     quiet: bool = False,
 ) -> Result:
@@ -34,15 +36,20 @@ def evaluate(
         classes: The classes of the labels, as for `UDAData`; None: those of the data. A model with
             names gets labels by name: what it does not know is not scored, nor are its classes that
             the data do not know.
+        scale: Factor by which images are resized for the network; its logits are brought back to
+            the size of the label. None: by the model's `resize`.
         resize: First scale images and labels to fit into this size; None: no scaling.
         quiet: Show no progress bar.
 
     Raises:
         PipaError: No class of the data is one of the model's (of a model without names: the number
-            differs), a file is bad, or a side is 0.
+            differs), a file is bad, or a size is 0.
     """
     for side in resize or ():
         at_least(1, side, "resize")
+    if resize is not None and scale is None:
+        scale = 1.0  # the images have their size
+    labeller = Labeller(model, scale=scale)
     images, labels = open_labelled(data, classes)
     scored: Sequence[int] = range(labels.num_classes)
     if model.labels is not None:
@@ -55,9 +62,12 @@ def evaluate(
             data,
             "Give --classes the class table that the model was trained with.",
         )
-    batches = whole_images(images, resize=resize)
-    shown = track(batches, description="scoring", transient=True, disable=quiet)
-    return score_images(model, shown, labels, scored)
+    scores = Scores(labels).to(model.mean.device)
+    for index in track(range(len(images)), description="scoring", transient=True, disable=quiet):
+        image, label, _ = fitted(images.load(index), resize)
+        ids = labeller([image])[0].ids
+        scores.update(*(torch.from_numpy(one)[None].to(model.mean.device) for one in (ids, label)))
+    return scores.subset(scored)
 
 
 def adopt(images: Segmentation, model: LabelSpace, data: str) -> list[int]:
@@ -93,23 +103,17 @@ def adopt(images: Segmentation, model: LabelSpace, data: str) -> list[int]:
     return sorted(set(ids.values()) - {IGNORE_INDEX})
 
 
-def score_images(
-    model: Segmenter,
-    images: Iterable[Labelled],
-    labels: LabelSpace,
-    scored: Sequence[int] | None = None,
-) -> Result:
+def score_images(model: Segmenter, images: Iterable[Labelled], labels: LabelSpace) -> Result:
     """Score a model on labelled images, by sliding windows.
 
     Args:
         model: The network; its mode is restored.
         images: Batches of images of one size.
         labels: The classes.
-        scored: Those of the classes that images can have; None: all.
     """
     device = model.mean.device
     scores = Scores(labels).to(device)
     with evaluating(model), torch.inference_mode():
         for image, label in images:
             scores.update(slide(model, image.to(device)).argmax(1), label.to(device))
-    return scores.result() if scored is None else scores.subset(scored)
+    return scores.result()

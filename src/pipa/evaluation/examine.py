@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pipa.batch import IGNORE_INDEX
 from pipa.classes import LabelSpace
-from pipa.data import crops
 from pipa.data.dataset import Sample, Segmentation, open_domains
+from pipa.data.loading import fitted
 from pipa.errors import PipaError
 from pipa.evaluation.features import Features, project, scattered
 from pipa.models.inputs import as_batch
@@ -142,15 +142,10 @@ def some(
     samples = []
     for index in dict.fromkeys(round(place) for place in places.tolist()):
         try:
-            image, label, path = images.load(index)
+            samples.append(fitted(images.load(index), bounds))
         except PipaError:
             if not skip:
                 raise
-            continue
-        size = crops.fit_size(image.shape[:2], bounds)
-        small = np.asarray(crops.cut_image(image, size, (0, 0), size))
-        truth = None if label is None else crops.cut_label(label, size, (0, 0), size)
-        samples.append(Sample(small, truth, path))
     if not samples:
         raise PipaError("none of the images that were looked at can be read", images.root)
     return samples

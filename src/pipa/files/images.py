@@ -105,6 +105,18 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_image(path).shape[:2]
 
 
+def fit_size(size: tuple[int, int], bounds: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the size of an image scaled to fit into `bounds`, ratio kept; None keeps the size.
+
+    The longer side is compared with the longer bound, the shorter with the shorter: `bounds` may be
+    given in either order (mmcv's `rescale_size`).
+    """
+    if bounds is None:
+        return size
+    scale = min(max(bounds) / max(size), min(bounds) / min(size))
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
 def write_png(
     path: Path,
     array: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"],

@@ -64,6 +64,7 @@ def save_segmenter(
         "version": 1,
         "segmenter": model.config,
         "labels": None if known is None else known.as_plain(),
+        "resize": model.resize,
         "metadata": dict(metadata or {}),
     }
     names = FILES if card is None else (*FILES, "README.md")
@@ -186,7 +187,7 @@ def _load_folder(folder: Path, weights: Weights) -> Segmenter:
     except (OSError, SafetensorError) as error:
         raise PipaError(f"cannot be read: {error}", file) from error
     model = build_with(lambda: create_segmenter(**config["segmenter"]), state, file)
-    model.labels = _label_space(config["labels"])
+    model.labels, model.resize = _label_space(config["labels"]), _size(config.get("resize"))
     return model
 
 
@@ -220,11 +221,21 @@ def _load_run(content: Mapping[str, Any], path: Path, weights: Weights) -> Segme
         raise PipaError(f"is a checkpoint of Lightning without a {weights} of pipa", path)
     model = build_with(lambda: create_segmenter(**parameters["student"]), state, path)
     model.labels = _label_space(parameters.get("labels"))
+    model.resize = _size(parameters.get("resize"))
     return model
 
 
 def _label_space(plain: Mapping[str, Any] | None) -> LabelSpace | None:
     return None if plain is None else LabelSpace.from_plain(plain)
+
+
+def _size(sides: Sequence[int] | None) -> tuple[int, int] | None:
+    if sides is None:
+        return None
+    height, width = (int(side) for side in sides)
+    if min(height, width) < 1:
+        raise ValueError("a side is below 1")
+    return height, width
 
 
 def convert(

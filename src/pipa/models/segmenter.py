@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipa.batch import Box
 from pipa.classes import LabelSpace
+from pipa.files.images import fit_size
 from pipa.models.inputs import as_batch
 from pipa.models.windows import Sides, evaluating, slide
 
@@ -108,6 +110,9 @@ class Segmenter(nn.Module, ABC):
     """Arguments of `create_segmenter`: `create_segmenter(**config)` builds the same network."""
     labels: LabelSpace | None
     """Names and colours of the classes, if known."""
+    resize: tuple[int, int] | None
+    """Height and width, in either order, into which images are scaled for it to predict, as in its
+    training (`data.target_resize`); None: as they are."""
 
     def __init__(
         self,
@@ -126,7 +131,7 @@ class Segmenter(nn.Module, ABC):
         self.window: Sides = window
         self.stride: Sides = stride
         self.chunk = chunk
-        self.config, self.labels = {}, None
+        self.config, self.labels, self.resize = {}, None, None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -146,6 +151,15 @@ class Segmenter(nn.Module, ABC):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits at the input's size; for use."""
 
+    def logits_of(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+        """Return logits of an image of any size, through windows, scaled by `resize` and back."""
+        size = image.shape[-2], image.shape[-1]
+        seen = fit_size(size, self.resize)
+        if seen == size:
+            return slide(self, image)
+        logits = slide(self, F.interpolate(image, seen, mode="bilinear"))
+        return F.interpolate(logits, size, mode="bilinear")
+
     @overload
     def predict(self, image: list[Any] | tuple[Any, ...]) -> list[np.ndarray]: ...
     @overload
@@ -153,7 +167,8 @@ class Segmenter(nn.Module, ABC):
     def predict(self, image: Any) -> Any:
         """Return class ids of RGB images of any size, through windows that overlap.
 
-        Logits of overlapping windows are averaged. The mode of every module is restored.
+        Logits of overlapping windows are averaged; the network sees the image at the size of
+        `resize`. The mode of every module is restored.
 
         Args:
             image: A path; a PIL image; a uint8 array (h, w, 3), or (b, h, w, 3) for a batch; a
@@ -170,6 +185,6 @@ class Segmenter(nn.Module, ABC):
             return [self.predict(one) for one in image]
         pixels, is_batch = as_batch(image)
         with evaluating(self), torch.inference_mode():
-            logits = slide(self, pixels.to(self.mean.device))
+            logits = self.logits_of(pixels.to(self.mean.device))
             ids = logits.argmax(1).to(torch.uint8).cpu().numpy()
         return ids if is_batch else ids[0]

@@ -26,6 +26,7 @@ from pipa.data.unlabelled import each_image, source_pixels
 from pipa.evaluation.evaluate import score_images
 from pipa.evaluation.judge import Judgement, Verdict, judge
 from pipa.evaluation.scores import Result
+from pipa.models.labeller import Labeller
 from pipa.models.segmenter import Segmenter
 from pipa.run.engine import validation_interval
 from pipa.run.recipes import MethodOptions
@@ -76,18 +77,23 @@ class Judge(Callback):
         if trainer.global_step == self.start > 0 and self.source_only is None:
             state = module.student.state_dict()
             self.source_only = {name: value.detach().cpu().clone() for name, value in state.items()}
-            self.before = [module.student.predict(image) for image in self.images]
+            self.before = self._predicted(module.student)
 
     def _judge(self, trainer: L.Trainer, module: Method) -> None:
         found = vars(judge({ADAPTED: module.student}, self.images, self.shares).figures(ADAPTED))
         logged = {f"judge/{name}": float(found[name]) for name in ("score", "agreement", "js")}
         if self.before is not None:
-            now = [module.student.predict(image) for image in self.images]
+            now = self._predicted(module.student)
             same = [float((a == b).mean()) for a, b in zip(now, self.before, strict=True)]
             logged["judge/same"] = float(np.mean(same))
         module.log_dict(logged, logger=False)  # Lightning would write them at other steps, or never
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=trainer.global_step - 1)
+
+    def _predicted(self, student: Segmenter) -> list[UInt8[np.ndarray, "_ _"]]:
+        """Label the images as they are: they have the size at which the student sees images."""
+        labeller = Labeller(student, scale=1)
+        return [labeller([image])[0].ids for image in self.images]
 
     def state_dict(self) -> dict[str, Any]:
         """Save the source-only student in checkpoints."""

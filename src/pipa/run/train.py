@@ -185,7 +185,7 @@ def set_up(
         data.setup("fit")
         L.seed_everything(seed, verbose=False)
         network = build_student(student, data.labels.num_classes)
-        network.labels = data.labels
+        network.labels, network.resize = data.labels, data.target_resize
         use_fast_layout(network, device)
         module = build_method(
             method,

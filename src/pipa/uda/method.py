@@ -193,5 +193,8 @@ class Method(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the arguments of the network, so that `pipa.load_segmenter` can build it."""
-        labels = self.labels.as_plain()
-        checkpoint["hyper_parameters"] = {"student": self.student.config, "labels": labels}
+        checkpoint["hyper_parameters"] = {
+            "student": self.student.config,
+            "labels": self.labels.as_plain(),
+            "resize": self.student.resize,
+        }

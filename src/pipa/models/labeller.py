@@ -33,6 +33,7 @@ class Labeller:
     Args:
         model: The network; its mode is restored after each batch.
         scale: Factor by which images are resized for the network; answers have the image's size.
+            None: by the model's `resize`.
         confidence: Whether to compute `Answer.confidence`.
         probabilities: Whether to compute `Answer.probabilities`.
 
@@ -44,11 +45,11 @@ class Labeller:
         self,
         model: Segmenter,
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
         confidence: bool = False,
         probabilities: bool = False,
     ) -> None:
-        if not 0 < scale < float("inf"):
+        if scale is not None and not 0 < scale < float("inf"):
             raise PipaError(f"{scale}; expected a number above 0", "scale")
         self.model, self.scale = model, scale
         self.confidence, self.probabilities = confidence, probabilities
@@ -63,7 +64,8 @@ class Labeller:
         height, width = images[0].shape[:2]
         with evaluating(self.model), torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.model.mean.device)
-            logits = slide(self.model, batch.permute(0, 3, 1, 2).float() / 255)
+            seen = batch.permute(0, 3, 1, 2).float() / 255
+            logits = self.model.logits_of(seen) if self.scale is None else slide(self.model, seen)
             if logits.shape[-2:] != (height, width):
                 logits = F.interpolate(logits, (height, width), mode="bilinear")
             ids = logits.argmax(1).to(torch.uint8).cpu().numpy()
@@ -86,7 +88,7 @@ class Labeller:
         return sure, every
 
     def _resized(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s t 3"]:
-        if self.scale == 1:
+        if self.scale is None or self.scale == 1:
             return image
         height, width = image.shape[:2]
         size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
