@@ -17,6 +17,7 @@ from pipa.data.find import find, parse
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, GTA5_IDS, SYNTHIA_IDS
 from pipa.errors import PipaError
 from pipa.files.cache import cache_folder
+from pipa.files.images import write_png
 from pipa.streets.cached import streets_folder
 
 
@@ -50,6 +51,27 @@ def test_original_layouts_are_read_as_they_are(tmp_path, spec, build, table, see
     assert len(images) == count
     assert labels.num_classes == 19
     assert np.array_equal(images.load(0).label, truth(table, seed))
+
+
+def test_acdc_is_read_as_hrdas_instructions_leave_it(tmp_path):
+    """They copy images, and only labels of train ids, into one folder beside the archive's own."""
+    for name, raw in {"a": 7, "b": 23}.items():
+        for kind, ending in (
+            ("rgb_anon", "rgb_anon"),
+            ("gt", "gt_labelIds"),
+            ("gt", "gt_labelTrainIds"),
+        ):
+            file = tmp_path / kind / "fog" / "val" / "GOPR1" / f"{name}_{ending}.png"
+            shape = (48, 64, 3) if kind == "rgb_anon" else (48, 64)
+            value = CITYSCAPES_LABEL_IDS.ids[raw] if "Train" in ending else raw
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_png(file, np.full(shape, value, np.uint8))
+            if ending != "gt_labelIds":
+                (tmp_path / kind / "val").mkdir(exist_ok=True)
+                shutil.copy(file, tmp_path / kind / "val")
+    images, _ = open_labelled(f"acdc:{tmp_path}")
+    assert [pair.image.name for pair in images.pairs] == ["a_rgb_anon.png", "b_rgb_anon.png"]
+    assert [set(np.unique(images.load(i).label)) for i in range(2)] == [{0}, {10}]
 
 
 @pytest.mark.parametrize(

@@ -234,11 +234,15 @@ def cityscapes(root: Path, split: str, labelled: bool) -> Files:
 def acdc(root: Path, split: str, labelled: bool) -> Files:
     """ACDC: `rgb_anon/CONDITION/SPLIT/SEQUENCE/*_rgb_anon.png`, `gt/...`; or the split first.
 
+    `rgb_anon/SPLIT` goes first: HRDA's instructions copy all images there, and with them only the
+    labels `*_labelTrainIds.png`.
+
     Raises:
         PipaError: The layout is another.
     """
     images = root / "rgb_anon"
-    within = [images / split, *sorted(images.glob(f"*/{split}"))]
+    copied = images / split
+    within = [copied] if copied.is_dir() else sorted(images.glob(f"*/{split}"))
     return suffixed(root, "rgb_anon", "gt", ("_rgb_anon", "_gt"), labelled, within)
 
 

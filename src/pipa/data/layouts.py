@@ -129,7 +129,7 @@ def suffixed(
 ) -> Files:
     """Pair files as Cityscapes does: `x_leftImg8bit.png` with `x_gtFine_labelIds.png`.
 
-    Where there are no `*_labelIds.png`, the labels are `*_labelTrainIds.png`.
+    Where these images have no `*_labelIds.png`, their labels are `*_labelTrainIds.png`.
 
     Args:
         root: The data set's folder.
@@ -156,14 +156,16 @@ def suffixed(
     if not labelled:
         return unlabelled(root, found, TRAIN_IDS)
     known = set(list_files(root / labels, LABEL_SUFFIXES, hint))
-    kind = "labelIds" if any(p.stem.endswith("_labelIds") for p in known) else "labelTrainIds"
 
-    def label_of(image: Path) -> Path:
+    def label_of(image: Path, kind: str = "labelTrainIds") -> Path:
         name = f"{image.stem.removesuffix(theirs)}{ours}_{kind}.png"
         return root / labels / image.relative_to(root / images).with_name(name)
 
-    table = CITYSCAPES_LABEL_IDS if kind == "labelIds" else TRAIN_IDS
-    return paired(root, found, label_of, known, table)
+    if any(label_of(image, "labelIds") in known for image in found):
+        return paired(
+            root, found, lambda image: label_of(image, "labelIds"), known, CITYSCAPES_LABEL_IDS
+        )
+    return paired(root, found, label_of, known, TRAIN_IDS)
 
 
 def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
