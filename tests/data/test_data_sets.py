@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipa.cli import main
+from pipa.data.check import check
 from pipa.data.data_sets import DATA_SETS, data_set, formats
 from pipa.data.dataset import open_labelled
 from pipa.data.find import find, parse
@@ -92,6 +93,17 @@ def test_a_target_has_no_labels(tmp_path, spec, build, count):
     found = find(spec.format(tmp_path), "target")
     assert len(found.pairs) == count
     assert all(pair.label is None for pair in found.pairs)
+
+
+def test_labels_below_a_target_are_no_images_of_it(tmp_path, caplog):
+    for name in ("a.png", "masks/a.png", "more/gt/b.png", "more/b.jpg", "masks/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find(str(tmp_path), "target")
+    assert [pair.image.name for pair in found.pairs] == ["a.png", "c.jpg", "b.jpg"]
+    assert f"{tmp_path}: 2 files in masks, more/gt are left out, as labels" in caplog.text
+    assert check(str(tmp_path), role="target").notes == found.notes
+    assert len(find(str(tmp_path / "more" / "gt"), "target").pairs) == 1
 
 
 def test_lists_name_images_and_labels(tmp_path):

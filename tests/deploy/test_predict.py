@@ -122,6 +122,14 @@ def test_an_input_given_twice_is_done_once(tmp_path, monkeypatch):
     assert len(run(["in", "in/x.png", tmp_path / "in" / "x.png"], tmp_path / "out")) == 1
 
 
+def test_the_labels_of_a_folder_are_not_labelled(tmp_path, caplog):
+    for name in ("images/x.png", "labels/x.png"):
+        save(tmp_path / "data" / name)
+    ((source, _),) = run([tmp_path / "data"], tmp_path / "out", kinds=["ids"])
+    assert source == tmp_path / "data" / "images" / "x.png"
+    assert "1 files in labels are left out, as labels" in caplog.text
+
+
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path):
     source = save(tmp_path / "x[1].png")
     assert run([source], tmp_path / "out", kinds=["ids"])[0][0] == source

@@ -22,8 +22,8 @@ def check_command(given: list[str]) -> int:
         print(f"{options.data}: {report.images} images, no labels, {report.count} faults")
     else:
         show(report.table)
-    for fault in report.faults:
-        print(fault)
+    for line in (*report.faults, *report.notes):
+        print(line)
     return 1 if report.faults else 0
 
 

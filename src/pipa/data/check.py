@@ -39,6 +39,7 @@ class Report:
         sizes: Heights and widths that occur, and in how many images.
         labels: The classes; None if there are no labels.
         counts: Pixels of each class in each image.
+        notes: What is no fault, but worth knowing.
     """
 
     table: Table
@@ -48,6 +49,7 @@ class Report:
     sizes: Counter[tuple[int, int]]
     labels: LabelSpace | None
     counts: Int[np.ndarray, "n k"]
+    notes: tuple[str, ...] = ()
 
 
 def check(
@@ -99,7 +101,9 @@ def check(
             sizes[seen[0]] += 1
             counts[index] = seen[1]
     summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
-    return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts)
+    return Report(
+        summary, listed(faults), len(faults), len(images), sizes, labels, counts, files.notes
+    )
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:

@@ -35,6 +35,7 @@ from pipa.data.layouts import (
 from pipa.data.tables import FILE, find_table, table_in
 from pipa.errors import PipaError
 from pipa.files.images import IMAGE_SUFFIXES
+from pipa.files.walk import without_labels
 
 Role = Literal["source", "target", "validation"]
 """What a run needs a data set for."""
@@ -103,8 +104,9 @@ def formats() -> dict[str, str]:
 def folder(root: Path, split: str, labelled: bool) -> Files:
     """`images/*` and `labels/*.png` with equal names; `classes.yaml` in PATH or beside it.
 
-    Unlabelled, `root` may hold the images itself. A video's optical flow may lie beside the images,
-    in `flow_next/*.png` and `flow_previous/*.png`, in KITTI's form (see `files.flow`).
+    Unlabelled, `root` may hold the images itself; label files below it are left out. A video's
+    optical flow may lie beside the images, in `flow_next/*.png` and `flow_previous/*.png`, in
+    KITTI's form (see `files.flow`).
 
     Raises:
         PipaError: A folder is missing or empty.
@@ -120,11 +122,14 @@ def folder(root: Path, split: str, labelled: bool) -> Files:
     found = list_files(images, IMAGE_SUFFIXES, hint)
     table = find_table(root)
     skipped = [p for p in other_files(images, IMAGE_SUFFIXES) if p.name not in TABLES]
+    note = ""
+    if images == root:
+        found, note = without_labels(found, root)
     if not labelled:
         files = with_flow(unlabelled(root, found, table), images)
     else:
         files = same_names(root, found, images, root / "labels", table)
-    return replace(files, skipped=tuple(skipped))
+    return replace(files, skipped=tuple(skipped), notes=(note,) if note else ())
 
 
 @data_set("gta5")

@@ -40,7 +40,7 @@ def find(
         raise files.faults[0]
     if skipped is not None:
         skipped.extend(files.faults)
-    for line in listed(unread(files)):
+    for line in (*listed(unread(files)), *files.notes):
         log.warning("%s", line)
     return files
 

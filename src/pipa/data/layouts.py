@@ -45,6 +45,7 @@ class Files:
             is not among the pairs.
         spare: Labels that belong to no image.
         skipped: Files among the images that are none, or none that pipa reads.
+        notes: Lines about files that were left out on purpose.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class Files:
     faults: tuple[PipaError, ...] = ()
     spare: tuple[Path, ...] = ()
     skipped: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def mirrored(

@@ -1,6 +1,7 @@
 """The files that prediction labels, and the name of each one's outputs: no two names are equal."""
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 from pipa.deploy.outputs import KINDS
 from pipa.errors import PipaError
 from pipa.files.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
-from pipa.files.walk import files_below
+from pipa.files.walk import files_below, without_labels
+
+log = logging.getLogger("pipa")
 
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
 """Suffixes of videos (lower case)."""
@@ -47,7 +50,8 @@ def plan(inputs: Sequence[str | Path], out: Path, *, shard: tuple[int, int] = (1
     """Find all files and name their outputs.
 
     Args:
-        inputs: Images, videos, folders of them (searched at any depth), or glob patterns.
+        inputs: Images, videos, folders of them (searched at any depth, without label files), or
+            glob patterns.
         out: The folder of the outputs; those of an earlier run are never inputs.
         shard: (i, n), 1 <= i <= n: every n-th file from the i-th on. The names are those of the
             whole, so that n machines may write to one folder.
@@ -98,6 +102,9 @@ def _expand(given: Path, out: Path) -> tuple[Path, list[Path], list[Path]]:
         media = [file for file in files if _is_medium(file)]
         if not media:
             raise PipaError("no images or videos in this folder", given, _SUFFIXES)
+        media, note = without_labels(media, given)
+        if note:
+            log.warning("%s", note)
         return absolute, media, [file for file in files if not _is_medium(file)]
     if not glob.has_magic(str(given)):
         raise PipaError("no such file or folder", given)

@@ -1,7 +1,18 @@
 """Listing the files of a folder: at any depth, through links, without hidden ones."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from pipa.files.images import LABEL_SUFFIXES
+
+# fmt: off
+LABEL_FOLDERS = frozenset([
+    "annotations", "gt", "gtfine", "label", "labels", "mask", "masks", "segmentationclass",
+    "segmentationobject",
+])
+# fmt: on
+"""Names of folders of labels (lower case)."""
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -19,6 +30,30 @@ def files_below(folder: Path) -> list[Path]:
         ]
         found += [Path(here, name) for name in files if not name.startswith(".")]
     return sorted(found)
+
+
+def without_labels(files: Sequence[Path], root: Path) -> tuple[list[Path], str]:
+    """Leave out label files below a folder, unless there is nothing else; say so in a line.
+
+    Args:
+        files: Files below `root`.
+        root: The folder.
+
+    Returns:
+        The other files, and the line; it is empty if all are returned.
+    """
+    folders = {path: path.relative_to(root).parent for path in files}
+    labels = {
+        path
+        for path, folder in folders.items()
+        if path.suffix.lower() in LABEL_SUFFIXES
+        and any(part.lower() in LABEL_FOLDERS for part in folder.parts)
+    }
+    if not labels or len(labels) == len(files):
+        return list(files), ""
+    names = ", ".join(sorted({str(folders[path]) for path in labels})[:3])
+    line = f"{root}: {len(labels)} files in {names} are left out, as labels; if they are images, "
+    return [path for path in files if path not in labels], f"{line}give the folder another name."
 
 
 def _leads_back(folder: str) -> bool:
