@@ -177,7 +177,7 @@ def test_an_image_that_comes_later_changes_no_other_ones_label(coco, tmp_path):
         (ROAD, {"images": [{"id": 5, "file_name": "b", "height": 1, "width": 1}]}, "not found"),
         (ROAD, {"images": [{"id": 5, "file_name": "a.png", "height": 0, "width": 1}]}, "a height"),
         (ROAD, {"categories": [{"id": i, "name": "a"} for i in range(2)]}, "of one name"),
-        ((77, ROAD[1]), {}, "an annotation of a.png cannot be painted"),
+        ((77, ROAD[1]), {}, r"a\.png: has an annotation that .*no category has the id 77"),
         ((3, []), {}, "it has a box only"),
         ((3, [[1, 2, 3]]), {}, "needs three points"),
         ((3, [[1, 2, 3, 4, 5, float("nan")]]), {}, "a corner is no number"),
@@ -187,6 +187,26 @@ def test_an_image_that_comes_later_changes_no_other_ones_label(coco, tmp_path):
 def test_annotations_that_are_none_are_refused(coco, shape, changes, problem):
     with pytest.raises(PipaError, match=problem):
         find(f"coco:{coco(shape, **changes)}", "source")
+
+
+def test_a_bad_annotation_costs_its_own_image_alone(coco, tmp_path):
+    images = [{"id": i, "file_name": f"{'abc'[i]}.png", "height": 8, "width": 10} for i in range(3)]
+    shapes = [
+        {"id": 40 + i, "image_id": i, "category_id": number, "segmentation": shape}
+        for i, (number, shape) in enumerate([(77, ROAD[1]), ROAD, (3, [[1, 2]])])
+    ]
+    file = coco(images=images, annotations=shapes)
+    for name in "bc":
+        write_png(tmp_path / "images" / f"{name}.png", np.zeros((8, 10, 3), np.uint8))
+    skipped = []
+    assert [pair.image.name for pair in find(str(file), "source", skipped=skipped).pairs] == [
+        "b.png"
+    ]
+    assert [fault.where.name for fault in skipped] == ["a.png", "c.png"]
+    with pytest.raises(PipaError, match=rf"a\.png: .* it is annotation 40 .* in {file}"):
+        find(str(file), "source")
+    (line,) = check(str(file)).faults
+    assert line.startswith("2 files: has an annotation that cannot be painted")
 
 
 @settings(max_examples=50, deadline=None)

@@ -74,14 +74,21 @@ def coco_files(file: Path, labelled: bool) -> Files:
     order = {key: number for number, key in enumerate(given.images)}  # of all, found or not
     paths = [place / f"{order[key]:06}.png" for key, _ in found]
 
-    def paint(number: int) -> None:
+    def paint(number: int) -> PipaError | Pair:
+        key, image = found[number]
         if not paths[number].is_file():
+            try:
+                label = label_of(given, key)
+            except ValueError as error:
+                problem = f"has an annotation that cannot be painted; {error} in {file}"
+                return PipaError(problem, image, "Export polygons, or masks as PNG.")
             paths[number].parent.mkdir(parents=True, exist_ok=True)
-            write_png(paths[number], label_of(given, found[number][0], file))
+            write_png(paths[number], label)
+        return Pair(image, paths[number])
 
-    for _ in in_threads(paint, len(found), "Painting the polygons"):
-        pass
-    pairs = [Pair(image, label) for (_, image), label in zip(found, paths, strict=True)]
+    painted = list(in_threads(paint, len(found), "Painting the polygons"))
+    pairs = [one for one in painted if isinstance(one, Pair)]
+    faults += tuple(one for one in painted if isinstance(one, PipaError))
     return Files(file.parent, pairs, table, faults)
 
 
@@ -149,24 +156,24 @@ def _near(file: Path) -> Iterator[Path]:
         yield from sorted(path for path in parent.glob("*") if path.is_dir())
 
 
-def label_of(given: Annotations, image: Any, file: Path) -> UInt8[np.ndarray, "h w"]:
+def label_of(given: Annotations, image: Any) -> UInt8[np.ndarray, "h w"]:
     """Paint one image's label.
 
     Raises:
-        PipaError: A shape has no class, or is neither polygon nor run lengths.
+        ValueError: A shape has no class, or is neither polygon nor run lengths; it is named.
     """
-    name, height, width = given.images[image]
+    _, height, width = given.images[image]
     label = np.zeros((height, width), np.uint8)
     masks = []
     for shape in given.shapes.get(image, []):
         try:
+            if shape["category_id"] not in given.classes:
+                raise ValueError(f"no category has the id {shape['category_id']}")
             number = given.classes[shape["category_id"]]
             mask = mask_of(shape["segmentation"], height, width)
         except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"[:200]
-            problem = f"an annotation of {name} cannot be painted ({reason})"
-            remedy = "Export polygons, or masks as PNG."
-            raise PipaError(problem, file, remedy) from error
+            reason = f"{type(error).__name__}: {error}"[:200].removeprefix("ValueError: ")
+            raise ValueError(f"it is annotation {shape.get('id', '?')} ({reason})") from error
         masks.append((int(mask.sum()), number, mask))
     for _, number, mask in sorted(masks, key=lambda entry: -entry[0]):
         label[mask] = number
