@@ -78,6 +78,39 @@ def test_what_is_not_there_is_refused(tmp_path):
         check(str(root), "a,b,c", sheet=tmp_path / "nowhere" / "sheet.png")
 
 
+def test_masks_of_0_and_255_are_said_to_have_lost_their_foreground(tmp_path):
+    root = folder(tmp_path, 2, classes=None)
+    for i in range(2):
+        write_png(
+            root / "labels" / f"{i:03}.png", np.where(mosaic(i) == 0, 0, 255).astype(np.uint8)
+        )
+    table = root / "classes.yaml"
+    with pytest.raises(PipaError, match=r"`0: background` and `255: object`, .*classes\.yaml"):
+        check(str(root))
+    _, lost = check(str(root), "background,cell").notes
+    assert f"write `0: background` and `255: cell` in {table}" in lost
+    table.write_text("0: background\n255: cell\n")
+    assert check(str(root)).notes == ()
+    table.write_text("0: background\n1: cell\nignore: [255]\n")
+    assert check(str(root)).notes == (f"{root}: never in its labels: cell.",)
+
+
+def test_a_class_that_never_occurs_is_named_and_no_fault(tmp_path):
+    root = folder(tmp_path)
+    (root / "classes.yaml").write_text("[ground, water, forest, lava, ice]")
+    report = check(str(root))
+    assert report.notes == (f"{root}: never in its labels: lava, ice.",)
+    assert not report.faults
+
+
+def test_photographs_that_are_all_of_a_telephone_are_said(tmp_path):
+    for name in ("IMG_1.HEIC", "sub/IMG_2.heif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(PipaError, match=r"does not read \(\.heic, \.heif\)\. Convert them"):
+        check(str(tmp_path))
+
+
 def test_statistics_show_shares_and_probabilities(tmp_path):
     rows = cells(stats(str(folder(tmp_path)), temperature=0.5))
     counts = np.array([[(mosaic(i) == k).sum() for k in range(3)] for i in range(4)])

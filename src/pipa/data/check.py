@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from rich.table import Table
 from rich.text import Text
 
-from pipa.classes import LabelSpace
+from pipa.classes import IGNORE_INDEX, LabelSpace
 from pipa.data.data_sets import Role
 from pipa.data.dataset import Sample, Segmentation, in_classes, open_labelled, run_table
 from pipa.data.faults import listed, unread
@@ -18,6 +18,7 @@ from pipa.data.find import find_all
 from pipa.data.labels import ClassTable, count_pixels
 from pipa.data.layouts import Files
 from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
+from pipa.data.tables import FILE
 from pipa.errors import PipaError
 from pipa.files.images import write_png
 from pipa.files.paint import colourise
@@ -82,7 +83,7 @@ def check(
         write_png(sheet, picture_sheet(images, labels))
     faults = [*files.faults, *unread(files)]
     faults += [PipaError("is the label of no image", path) for path in sorted(files.spare)]
-    counts = np.zeros((len(images), kinds), np.int64)
+    counts, ignored = np.zeros((len(images), kinds), np.int64), 0
     sizes: Counter[tuple[int, int]] = Counter()
 
     def look(index: int) -> tuple[tuple[int, int], Int[np.ndarray, " k"]] | PipaError:
@@ -98,12 +99,14 @@ def check(
         if isinstance(seen, PipaError):
             faults.append(seen)
         else:
-            sizes[seen[0]] += 1
-            counts[index] = seen[1]
+            (height, width), counts[index] = seen
+            sizes[height, width] += 1
+            ignored += height * width - int(counts[index].sum())
     summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
-    return Report(
-        summary, listed(faults), len(faults), len(images), sizes, labels, counts, files.notes
-    )
+    notes = files.notes
+    if sizes and images.table is not None:
+        notes += _odd_labels(spec, images.root, images.table, counts.sum(axis=0), ignored)
+    return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts, notes)
 
 
 def stats(spec: str, classes: str | None = None, temperature: float = 0.01) -> Table:
@@ -159,8 +162,28 @@ def _find(spec: str, role: Role) -> Files:
             raise
         try:
             return find_all(spec, role, labelled=False)
-        except PipaError:
-            raise error from None
+        except PipaError as second:
+            there = second.where is not None and Path(second.where).exists()
+            raise (second if there else error) from None
+
+
+def _odd_labels(
+    spec: str, root: Path, table: ClassTable, pixels: Int[np.ndarray, " k"], ignored: int
+) -> tuple[str, ...]:
+    """Say which classes never occur, and that masks of 0 and 255 have lost their foreground."""
+    names = table.labels.names
+    missing = [name for name, count in zip(names, pixels, strict=True) if not count]
+    notes = [f"{spec}: never in its labels: {', '.join(missing)}."] if missing else []
+    # Whatever is ignored can only be 255 where the table ignores nothing itself.
+    ignores = IGNORE_INDEX in (*table.ids.values(), *table.colours.values())
+    found = np.flatnonzero(pixels).tolist()
+    if ignored and not ignores and found == [table.ids.get(0)]:
+        other = missing[0] if len(missing) == 1 else "object"
+        notes.append(
+            f"{spec}: its labels hold 0 and 255 only, and 255 is no class. If it should be one, "
+            f"write `0: {names[found[0]]}` and `255: {other}` in {root / FILE}."
+        )
+    return tuple(notes)
 
 
 def _summary(

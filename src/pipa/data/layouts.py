@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pipa.data.labels import CITYSCAPES_LABEL_IDS, TRAIN_IDS, ClassTable
 from pipa.errors import PipaError
-from pipa.files.images import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from pipa.files.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES
 from pipa.files.walk import files_below
 
 
@@ -186,6 +186,10 @@ def list_files(where: Path, suffixes: Iterable[str], hint: str) -> list[Path]:
     wanted = set(suffixes)
     found = [path for path in files_below(where) if path.suffix.lower() in wanted]
     if not found:
+        foreign = {path.suffix.lower() for path in files_below(where)} & FOREIGN_SUFFIXES
+        if foreign:
+            problem = f"holds only pictures that pipa does not read ({', '.join(sorted(foreign))})"
+            raise PipaError(problem, where, "Convert them to JPEG or PNG.")
         inside = sorted(p.name for p in where.iterdir())[:4]
         shown = f"it holds {', '.join(inside)}" if inside else "it is empty"
         raise PipaError(f"no images found; {shown}", where, hint)

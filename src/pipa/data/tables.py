@@ -104,10 +104,13 @@ def no_table(root: Path, found: list[str]) -> PipaError:
         root: The data set's folder.
         found: The ids, or colours, in its first label files.
     """
-    ids = ", ".join(found[:20])
+    problem = f"no class table; its label files hold {', '.join(found[:20])}"
+    if found == ["0", "255"]:
+        remedy = f"Write `0: background` and `255: object`, with your names, in {root / FILE}."
+        return PipaError(problem, root, remedy)
     names = ",".join(f"name{i}" for i in range(max(2, len(found))))
     return PipaError(
-        f"no class table; its label files hold {ids}",
+        problem,
         root,
         f"Write {root / FILE} with one line per id, `0: {{name: road, color: [128, 64, 128]}}`, or "
         f'give the names, `--data.classes "{names}"` (`--classes` of other commands than train).',
