@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import ArgumentParser
 
 from pipa.data.check import Report, check
-from pipa.data.crops import Size, fit_size, height_and_width
+from pipa.data.crops import Size, height_and_width
 from pipa.data.dataset import run_table
 from pipa.data.find import find_all, parse
 from pipa.data.labels import ClassTable
 from pipa.errors import PipaError, at_least
+from pipa.files.images import fit_size
 from pipa.files.odd_names import read_odd_names
 from pipa.run.choices import Asked, DataFacts, by, choose
 from pipa.run.ending import Run, write_report_if_possible

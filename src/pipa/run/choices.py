@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from pipa.data.crops import Size, fit_size, height_and_width
+from pipa.data.crops import Size, height_and_width
 from pipa.errors import PipaError, at_least
+from pipa.files.images import fit_size
 from pipa.files.installed import experiment_file, experiment_files
 from pipa.run.machine import Machine, hardware
 from pipa.run.options import StudentOptions, sections
