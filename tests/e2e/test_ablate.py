@@ -238,7 +238,7 @@ def test_a_run_that_fails_is_named_and_the_others_count(pipa, given, tmp_path):
         (["--vary", "pixel", "--method.terms=[pixel,patch]"], '"--method.terms=[patch]"'),
         (["--vary", "pixel", "--method.name=pipo"], "no method is called pipo"),
         (["--vary", "nowhere.Mine"], "nowhere.Mine: cannot be imported"),
-        (["--vary", "data.padd"], "no option is called data.padd"),
+        (["--vary", "data.nothing"], "no option is called data.nothing"),
         (["--vary", "patch.weight"], "is no switch"),
         (["--vary", "patch.weight=heavy"], "heavy"),
         (["--vary", "pixel", "--seeds", "first"], "seeds"),

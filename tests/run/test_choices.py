@@ -126,7 +126,7 @@ def test_large_photos_are_pointed_out():
 
 
 def report(*sizes):
-    return Report(Table(), [], 0, len(sizes), Counter(sizes), None, np.zeros((0, 0)))
+    return Report(Table(), [], 0, len(sizes), Counter(sizes), None, np.zeros((0, 0), int))
 
 
 def seen_among(source, target, resize=None):

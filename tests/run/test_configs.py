@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 from pipa.classes import CITYSCAPES
 from pipa.errors import PipaError
 from pipa.files.installed import CONFIGS, experiment_files
+from pipa.files.words import with_sizes
 from pipa.models.build import create_segmenter
 from pipa.run.options import read_experiment
 from pipa.run.recipes import build_method
-from pipa.run.words import with_sizes
 from pipa.uda.self_training import SelfTraining
 
 PARTS = sorted(file for kind in ("data", "network", "method") for file in CONFIGS.glob(f"{kind}/*"))
@@ -75,6 +75,7 @@ def test_sizes_are_read_as_people_write_them():
     words = ["--data.crop", "96x128", "--data.target_resize=64", "--crop=32", "--crop", "[1,2]"]
     read_as = ["--data.crop", "[96,128]", "--data.target_resize=[64,64]", *words[3:]]
     assert with_sizes(words) == read_as
+    assert with_sizes(["--size", "512", "--data.batch_size", "4"])[1::2] == ["[512,512]", "4"]
     for word in ("--data.pair_crop=96*big", "--resize=small", "--crop=64px"):
         with pytest.raises(PipaError, match="512 or 384x512"):
             with_sizes([word])

@@ -16,9 +16,9 @@ from uda.steps import LABELS, Feed, batch_of, fit, small, trained
 import pipa
 from pipa.batch import Labelled
 from pipa.errors import PipaError
+from pipa.files.words import spelled_out
 from pipa.run.recipes import MethodOptions, build_method, chosen_terms
 from pipa.run.speed import CompileParts, Speed, accumulate, checkpoint_blocks
-from pipa.run.words import spelled_out
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
 from pipa.uda.source_only import SourceOnly

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
 from pipa.errors import PipaError
+from pipa.files.words import with_sizes
 from pipa.files.writing import refuse_suffix
 
 
@@ -54,10 +55,10 @@ def eval_command(given: list[str]) -> int:
     parser.add_argument("--classes", type=str | None, help="classes.yaml; default: the data's own")
     about = "resize images by this for the network; default: to the size of the model's training"
     parser.add_argument("--scale", type=float | None, help=about)
-    about = "[height,width] to fit images and labels into first, as a training's validation does"
+    about = "HEIGHTxWIDTH to fit images and labels into first, as a training's validation does"
     parser.add_argument("--resize", type=tuple[int, int] | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write the scores here, as JSON")
-    options = parser.parse_args(given)
+    options = parser.parse_args(with_sizes(given))
     refuse_suffix(options.out, ".json", "--out")
 
     from pipa.evaluation.evaluate import evaluate
@@ -151,7 +152,7 @@ def export_command(given: list[str]) -> int:
     parser = new_parser("export", about)
     add_model(parser)
     parser.add_argument("out", type=Path, help="the .onnx or .pt2 file to write")
-    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="[height,width]")
+    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="HEIGHTxWIDTH")
     about = "onnx, or torch for a program of torch.export that needs no pipa"
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help=about)
     about = "write INT8, and print what it costs in mIoU on these labelled images, [FORMAT:]PATH"
@@ -159,7 +160,7 @@ def export_command(given: list[str]) -> int:
     parser.add_argument("--classes", type=str | None, help="with --int8: as in `pipa eval`")
     about = "with --int8: how many of the images to calibrate on"
     parser.add_argument("--images", type=int, default=32, help=about)
-    options = parser.parse_args(given)
+    options = parser.parse_args(with_sizes(given))
     if options.int8 and options.format != "onnx":
         raise PipaError("is for ONNX", "--int8", "Leave --format out.")
     refuse_suffix(options.out, {"onnx": ".onnx", "torch": ".pt2"}[options.format], "OUT")

@@ -116,7 +116,7 @@ def adapt_command(given: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop")
-    from pipa.run.words import with_sizes
+    from pipa.files.words import with_sizes
 
     options = parser.parse_args(with_sizes(given)).as_dict()
 

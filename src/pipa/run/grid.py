@@ -17,6 +17,7 @@ from pipa.evaluation.runs import comma_separated, refuse_other_images, scored_on
 from pipa.files.installed import experiment_file
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
+from pipa.files.words import spelled_out, with_sizes
 from pipa.run.devices import uses_several
 from pipa.run.options import (
     SECTIONS,
@@ -28,7 +29,6 @@ from pipa.run.options import (
 from pipa.run.recipes import RECIPES, import_term, recipe_named
 from pipa.run.train import answer
 from pipa.run.until import MOST_SEEDS, Until, read_until
-from pipa.run.words import spelled_out, with_sizes
 from pipa.uda.terms import TERMS
 
 if TYPE_CHECKING:

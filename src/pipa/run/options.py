@@ -16,6 +16,7 @@ from pipa.errors import PipaError, at_least
 from pipa.evaluation.runs import flat
 from pipa.files.plain_yaml import read_yaml
 from pipa.files.threads import available_cores
+from pipa.files.words import spelled_out
 from pipa.models.build import (
     OTHER_ORIGIN,
     create_segmenter,
@@ -27,7 +28,6 @@ from pipa.run.devices import refuse_precision
 from pipa.run.recipes import MethodOptions, chosen_terms
 from pipa.run.resuming import refuse_other_options
 from pipa.run.speed import Speed
-from pipa.run.words import spelled_out
 from pipa.uda.optim import Optim
 from pipa.uda.terms import TERMS
 

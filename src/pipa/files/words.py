@@ -46,7 +46,7 @@ def bare(words: list[str], index: int) -> bool:
 
 
 def with_sizes(words: Sequence[str]) -> list[str]:
-    """Write a size after `--...crop` and `--...resize` as a list: `96x128`, height first.
+    """Write a size as a list: `96x128`, height first, after `--...crop`, `--...resize`, `--size`.
 
     Raises:
         PipaError: What stands there is no size.
@@ -54,9 +54,9 @@ def with_sizes(words: Sequence[str]) -> list[str]:
     found = []
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
-        if option.endswith(("crop", "resize")) and value:
+        if option.endswith(("crop", "resize", "--size")) and value:
             sides = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
-            if sides and (sides[2] or option.endswith("resize")):
+            if sides and (sides[2] or not option.endswith("crop")):
                 word = f"{option}=" * bool(equals) + f"[{sides[1]},{sides[2] or sides[1]}]"
             elif re.search("[A-Za-z]", value) and value not in ("null", "None"):
                 remedy = "Give one side, or height and width: 512 or 384x512."
