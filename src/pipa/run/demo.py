@@ -13,7 +13,6 @@ import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,41 +20,63 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from pipa.data.loading import labelled_images
-from pipa.data.module import UDAData
 from pipa.errors import Interrupted, PipaError
 from pipa.evaluation.evaluate import evaluate
 from pipa.evaluation.scores import Result, comparison_table, display_name
 from pipa.files.writing import write_text
+from pipa.run.adapt import sections_of
 from pipa.run.ending import Run, write_report_if_possible
 from pipa.run.folder import clear, foreign_files
+from pipa.run.grid import as_argument
 from pipa.run.interrupt import ending_with
-from pipa.run.options import StudentOptions
-from pipa.run.recipes import MethodOptions
 from pipa.run.train import train
-from pipa.uda.optim import Optim
-from pipa.uda.terms import PairCrossEntropy, PatchTerm, PixelTerm, Term
 
 ProgressMessage = tuple[str, int, str]
 """Method, step, losses."""
-METHODS = {
-    "source_only": MethodOptions(name="source_only", jitter_source=True, passes=3),
-    "control": MethodOptions(name="daformer", jitter_source=True, momentum=0.99),
-    "pipa": MethodOptions(name="pipa", jitter_source=True, momentum=0.99),
+METHODS: dict[str, dict[str, Any]] = {
+    "source_only": {"method.name": "source_only", "method.passes": 3},
+    "control": {
+        "method.name": "daformer",
+        "method.momentum": 0.99,
+        "method.terms": ["pair_cross_entropy"],
+    },
+    "pipa": {"method.name": "pipa", "method.momentum": 0.99},
 }
 """The control learns by plain cross entropy from the same pairs of crops that PiPa contrasts."""
-SIZES: dict[str, dict[str, Any]] = {
-    "pixel": {"width": 64, "dim": 64, "anchors": 512},
-    "patch": {"width": 64, "dim": 64, "queries": 400, "memory": 1024},
-}
-"""Options of the terms that suit the small network."""
 STREETS = "streets:gap=0.65"
 HELD_OUT = "streets/test:gap=0.65"
+OPTIONS: dict[str, Any] = {
+    "data.source": STREETS,
+    "data.target": STREETS,
+    "data.validation": STREETS,
+    "data.crop": [96, 128],
+    "data.batch_size": 4,
+    "data.workers": 0,
+    "student.name": "small",
+    "method.jitter_source": True,
+    "pixel.width": 64,
+    "pixel.dim": 64,
+    "pixel.anchors": 512,
+    "patch.width": 64,
+    "patch.dim": 64,
+    "patch.queries": 400,
+    "patch.memory": 1024,
+    "optim.lr": 3e-3,
+    "optim.head": 1.0,
+    "optim.warm_up": 50,
+    "optim.power": 0.9,
+    "optim.clip": 5.0,
+    "trainer.accelerator": "cpu",
+    "trainer.limit_val_batches": 50,
+    "trainer.log_every_n_steps": 20,
+    "trainer.enable_progress_bar": False,
+}
+"""Options of all three, in sizes that suit the small network."""
 MARK = "demo.json"
 """The file by which a demo knows its own runs; written first."""
 
@@ -186,60 +207,12 @@ def run_method(
 ) -> Run:
     """Train one of `METHODS` on Streets; only the losses differ between them."""
     start = steps // 4  # from scratch, a network must learn something before it can teach
-    method, terms = replace(METHODS[name], start=start), terms_of(name, start)
-    data: dict[str, Any] = {
-        "source": STREETS,
-        "target": STREETS,
-        "validation": STREETS,
-        "crop": (96, 128),
-        "batch_size": 4,
-        "workers": 0,
-    }
-    optim = Optim(lr=3e-3, head=1.0, warm_up=50, power=0.9, clip=5.0)
-    trainer = {
-        "max_steps": steps,
-        "accelerator": "cpu",
-        "val_check_interval": max(1, steps // 4),
-        "limit_val_batches": 50,
-        "log_every_n_steps": 20,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    settings: dict[str, Any] = {
-        "data": data,
-        "student": {"name": "small"},
-        "method": asdict(method),
-    }
-    settings["method"]["terms"] = [t.name for t in terms if t.name not in method.recipe.terms]
-    sections = {"pixel": SIZES["pixel"], "patch": SIZES["patch"] | {"start": start}}
-    settings |= sections | {"optim": asdict(optim)}
-    return train(
-        out,
-        data=UDAData(**data, seed=seed),
-        student=StudentOptions(name="small"),
-        method=method,
-        terms=terms,
-        optim=optim,
-        trainer=trainer,
-        seed=seed,
-        config=yaml.safe_dump(as_plain(settings | {"trainer": trainer, "seed": seed})),
-        callbacks=callbacks,
-        report=False,  # when the run has its score
-    )
-
-
-def as_plain(value: Any) -> Any:
-    """Return settings with lists for tuples, which YAML has."""
-    return json.loads(json.dumps(value))
-
-
-def terms_of(name: str, start: int) -> list[Term]:
-    """Return the terms of one of `METHODS`, in sizes that suit the small network."""
-    if name == "control":
-        return [PairCrossEntropy()]
-    if name == "pipa":
-        return [PixelTerm(**SIZES["pixel"]), PatchTerm(**SIZES["patch"], start=start)]
-    return []
+    options = OPTIONS | METHODS[name]
+    options |= {"method.start": start, "patch.start": start, "trainer.max_steps": steps}
+    options |= {"trainer.val_check_interval": max(1, start), "out": str(out), "seed": seed}
+    words = [f"--{option}={as_argument(value)}" for option, value in options.items()]
+    # The report is written when the run has its score.
+    return train(**sections_of(words), callbacks=callbacks, report=False)
 
 
 def write_results(path: Path, results: dict[str, Result], seconds: float) -> None:
