@@ -151,7 +151,7 @@ def test_photos_can_be_resized_and_a_line_says_when_to():
     assert "data.target_resize" not in hint.options
     resized = chosen(seen=seen_among(*sizes, (300, 400)), network="small", resize=(300, 400))
     assert list(run_of(resized)["data"].target_resize) == [300, 400]
-    assert "--scale 0.1" in resized.reasons["resize"]
+    assert "into 300x400" in resized.reasons["resize"]
     assert "--resize" not in resized.reasons["crop"]
     assert "--resize" not in chosen(network="small").reasons["crop"]
 

@@ -14,7 +14,6 @@ import yaml
 
 from pipa.data.crops import Size, height_and_width
 from pipa.errors import PipaError, at_least
-from pipa.files.images import fit_size
 from pipa.files.installed import experiment_file, experiment_files
 from pipa.run.machine import Machine, hardware
 from pipa.run.options import StudentOptions, sections
@@ -119,7 +118,9 @@ def choose(machine: Machine, seen: DataFacts, asked: Asked) -> Choices:
     if asked.resize is not None:
         bounds = height_and_width(asked.resize)
         options["data.target_resize"] = list(bounds)
-        reasons["resize"] = f"target images, into {by(bounds)}{as_scale(seen, bounds)}"
+        reasons["resize"] = (
+            f"target images, into {by(bounds)}, and so will the model when it predicts"
+        )
     return Choices(recipe, options, reasons)
 
 
@@ -248,15 +249,6 @@ def apart(seen: DataFacts) -> str:
         f"; the source has images of {by(source)}, the target of {by(target)}: if their things "
         f"differ as much in size, --resize {by(source)} scales the target's"
     )
-
-
-def as_scale(seen: DataFacts, bounds: Size) -> str:
-    """Say which `--scale` of `pipa predict` does the same as a resizing of the target."""
-    if seen.typical is None:
-        return ""
-    before = seen.typical[1]
-    scale = fit_size(before, bounds)[0] / before[0]
-    return f": for an image of {by(before)}, give `pipa predict` --scale {scale:.3g}"
 
 
 def choose_steps(

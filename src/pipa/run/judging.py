@@ -92,7 +92,7 @@ class Judge(Callback):
 
     def _predicted(self, student: Segmenter) -> list[UInt8[np.ndarray, "_ _"]]:
         """Label the images as they are: they have the size at which the student sees images."""
-        labeller = Labeller(student, scale=1)
+        labeller = Labeller(student, scale=1.0)
         return [labeller([image])[0].ids for image in self.images]
 
     def state_dict(self) -> dict[str, Any]:
