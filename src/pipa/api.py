@@ -36,7 +36,7 @@ def predict(
     Args:
         model: A network, or what `load_segmenter` takes: a run's folder, say.
         inputs: Images, videos, folders of them, or glob patterns; one or several.
-        out: Folder to write to; older files of the same names are replaced.
+        out: Folder to write to, outside of the inputs; older files of the same names are replaced.
         kinds: What to write of each image: ids (a PNG of class ids), colour, overlay, confidence,
             probabilities, cityscapes.
         scale: Factor by which images are resized for the network; outputs keep the input's size.

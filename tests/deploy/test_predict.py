@@ -135,12 +135,27 @@ def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path):
     assert run([source], tmp_path / "out", kinds=["ids"])[0][0] == source
 
 
-def test_a_second_run_does_not_take_the_first_ones_pictures(tmp_path):
+@pytest.mark.parametrize("out", [".", "predictions", "linked/predictions"])
+def test_outputs_do_not_lie_among_the_photos(tmp_path, monkeypatch, out):
+    """The next call would label them, too."""
+    photos = tmp_path / "photos"
+    save(photos / "x.png")
+    (tmp_path / "linked").symlink_to(photos)
+    monkeypatch.chdir(tmp_path if out.startswith("linked") else photos)
+    with pytest.raises(PipaError, match=rf"^--out {out}: lies in a folder of inputs .* outside"):
+        run([photos], Path(out))
+    assert files(photos) == ["x.png"]
+    assert len(run([photos / "x.png"], photos, kinds=["ids"])) == 1  # a file that is named
+    assert len(plan([photos / "ids"], photos).jobs) == 1  # and a folder
+
+
+def test_a_pattern_does_not_take_the_outputs(tmp_path, monkeypatch):
     save(tmp_path / "x.png")
-    for _ in range(2):
-        run([tmp_path], tmp_path)
-    assert files(tmp_path) == ["colour/x.png", "ids/x.png", "overlay/x.png", "x.png"]
-    assert len(plan([tmp_path / "colour"], tmp_path).jobs) == 1  # unless they are asked for
+    monkeypatch.chdir(tmp_path)
+    assert len(run(["**/*.png"], Path("predictions"), kinds=["ids"])) == 1
+    with pytest.raises(PipaError, match=r"among the outputs \(predictions/ids/x.png\)"):
+        run(["**/*.png"], Path("predictions"), kinds=["ids"])
+    assert files(tmp_path) == ["predictions/ids/x.png", "x.png"]
 
 
 def test_an_input_is_never_replaced(tmp_path, monkeypatch):

@@ -52,13 +52,13 @@ def plan(inputs: Sequence[str | Path], out: Path, *, shard: tuple[int, int] = (1
     Args:
         inputs: Images, videos, folders of them (searched at any depth, without label files), or
             glob patterns.
-        out: The folder of the outputs; those of an earlier run are never inputs.
+        out: The folder of the outputs; it never lies among the inputs.
         shard: (i, n), 1 <= i <= n: every n-th file from the i-th on. The names are those of the
             whole, so that n machines may write to one folder.
 
     Raises:
-        PipaError: An input does not exist, a folder or pattern has no images or videos, or `shard`
-            is not possible.
+        PipaError: An input does not exist, a folder or pattern has no images or videos, `out` lies
+            in a folder of inputs, a pattern matches what is in it, or `shard` is not possible.
     """
     index, count = shard
     if not 1 <= index <= count:
@@ -98,7 +98,10 @@ def _expand(given: Path, out: Path) -> tuple[Path, list[Path], list[Path]]:
     if given.is_file():
         return absolute.parent, [given], []
     if given.is_dir():
-        files = _files(given, out)
+        if _is_in(out, given):
+            problem = f"lies in a folder of inputs ({given}), and would be an input the next time"
+            raise PipaError(problem, f"--out {out}", "Give a folder outside of it.")
+        files = [file for file in files_below(given) if file.is_file()]
         media = [file for file in files if _is_medium(file)]
         if not media:
             raise PipaError("no images or videos in this folder", given, _SUFFIXES)
@@ -108,32 +111,30 @@ def _expand(given: Path, out: Path) -> tuple[Path, list[Path], list[Path]]:
         return absolute, media, [file for file in files if not _is_medium(file)]
     if not glob.has_magic(str(given)):
         raise PipaError("no such file or folder", given)
-    matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
-    media = [match for match in matches if match.is_file() and _is_medium(match)]
-    if not media:
-        raise PipaError("no images or videos match this pattern", given, _SUFFIXES)
+    media = _matches(given, out)
     parents = [os.path.dirname(os.path.abspath(file)) for file in media]
     return Path(os.path.commonpath(parents)), media, []
+
+
+def _matches(pattern: Path, out: Path) -> list[Path]:
+    """Return the images and videos that match a pattern."""
+    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    media = [match for match in matches if match.is_file() and _is_medium(match)]
+    if not media:
+        raise PipaError("no images or videos match this pattern", pattern, _SUFFIXES)
+    for file in media:
+        if any(_is_in(file, out / kind) for kind in KINDS):
+            problem = f"matches what is among the outputs ({file})"
+            raise PipaError(problem, pattern, f"Give another --out than {out}, or another pattern.")
+    return media
 
 
 _SUFFIXES = f"Looked for {' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}."
 
 
-def _files(folder: Path, out: Path) -> list[Path]:
-    """List files at any depth, but not hidden ones and the outputs of an earlier run."""
-    ours = {Path(os.path.abspath(out / kind)) for kind in KINDS}
-    inside = not ours.isdisjoint(_with_parents(folder))
-    return [
-        file
-        for file in files_below(folder)
-        if file.is_file()
-        if inside or ours.isdisjoint(_with_parents(file))
-    ]
-
-
-def _with_parents(path: Path) -> set[Path]:
-    absolute = Path(os.path.abspath(path))
-    return {absolute, *absolute.parents}
+def _is_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, links resolved."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_medium(file: Path) -> bool:

@@ -53,7 +53,7 @@ def predict(
     Folders below those of the inputs are kept, so that a/x.png and b/x.png do not collide; x.png
     beside x.jpg become x.png.png and x.jpg.png. A video becomes OUT/KIND/NAME.webm (VP9) for
     those of the kinds overlay, colour and confidence that are asked for. All inputs are found
-    before the first is read; the outputs of an earlier run are never inputs.
+    before the first is read; the outputs never lie among them.
 
     Args:
         model: The network; if its `labels` are None, colours are made up.
@@ -74,8 +74,8 @@ def predict(
         An iterator over each input and the files written for it; it does the work.
 
     Raises:
-        PipaError: An option is not possible, an input is missing or (from the iterator) cannot be
-            read, or an output cannot be written.
+        PipaError: An option is not possible, `out` lies in a folder of inputs, an input is missing
+            or (from the iterator) cannot be read, or an output cannot be written.
     """
     painter = Painter(model, kinds, alpha)
     labeller = Labeller(
