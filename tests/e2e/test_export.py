@@ -8,6 +8,7 @@ import torch
 from builders import folder
 
 import pipa as package
+from pipa.cli.models import trained_size
 
 
 @pytest.mark.slow
@@ -30,6 +31,16 @@ def test_eight_bits_and_their_price(pipa, tmp_path):
     assert f"{after:.1f}" in scored.out, "the file that is left is the one that was scored"
     refused = pipa("export", tmp_path / "model", out, "--format", "torch", "--int8", data)
     assert (refused.code, "--int8: is for ONNX" in refused.err) == (2, True)
+
+
+def test_the_window_is_the_runs_crop(tmp_path):
+    hrda = package.create_segmenter("hrda_small", 2, detail=64)
+    assert trained_size(tmp_path / "run", hrda) == (128, 128), "there is no config.yaml of a run"
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    for crop, size in {"48": (48, 48), "[48, 64]": (48, 64)}.items():
+        (tmp_path / "run" / "config.yaml").write_text(f"data: {{crop: {crop}}}")
+        for model in ("", "model", "checkpoints/last.ckpt"):
+            assert trained_size(tmp_path / "run" / model, hrda) == size
 
 
 def test_without_labels_to_score_on_no_file_is_written(pipa, tmp_path):

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipa.cli.common import add_model, add_weights, load_model, new_parser, print_scores, show
 from pipa.errors import PipaError
 from pipa.files.words import with_sizes
 from pipa.files.writing import refuse_suffix
+
+if TYPE_CHECKING:
+    from pipa.models.segmenter import Segmenter
 
 
 def judge_command(given: list[str]) -> int:
@@ -152,7 +155,8 @@ def export_command(given: list[str]) -> int:
     parser = new_parser("export", about)
     add_model(parser)
     parser.add_argument("out", type=Path, help="the .onnx or .pt2 file to write")
-    parser.add_argument("--size", type=tuple[int, int], default=(512, 512), help="HEIGHTxWIDTH")
+    about = "HEIGHTxWIDTH of a window; default: the run's crop, else the network's own window"
+    parser.add_argument("--size", type=tuple[int, int] | None, help=about)
     about = "onnx, or torch for a program of torch.export that needs no pipa"
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help=about)
     about = "write INT8, and print what it costs in mIoU on these labelled images, [FORMAT:]PATH"
@@ -171,11 +175,24 @@ def export_command(given: list[str]) -> int:
     # The labelled images are looked at first: without them, no file is written.
     images = labelled_images(options.int8, options.classes)[0] if options.int8 else ()
     model = load_model(options).cpu()
-    difference = export(model, options.out, options.size, format=options.format)
-    print(f"wrote {options.out}; largest difference to the original {difference:.1e}")
+    size = options.size or trained_size(options.model, model)
+    difference = export(model, options.out, size, format=options.format)
+    print(
+        f"wrote {options.out}, which labels windows of {size[0]}x{size[1]}; "
+        f"largest difference to the original {difference:.1e}"
+    )
     if options.int8:
         print(_quantised(options, islice(images, options.images)))
     return 0
+
+
+def trained_size(path: Path, model: "Segmenter") -> tuple[int, int]:
+    """The crop of the run that a model is of, as far as that is known; else its own window."""
+    from pipa.evaluation.runs import run_data
+
+    places = [path, *path.absolute().parents[:2]]  # RUN, RUN/model, RUN/checkpoints/last.ckpt
+    size = next((crop for run in places if (crop := run_data(run).get("crop"))), model.window)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def push_command(given: list[str]) -> int:
