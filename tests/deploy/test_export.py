@@ -12,8 +12,9 @@ from torch import nn
 import pipa
 from pipa.deploy.export import NEEDED, export
 from pipa.deploy.int8 import quantise
-from pipa.deploy.onnx_file import OnnxSegmenter
 from pipa.errors import PipaError
+from pipa.evaluation.judge import judge
+from pipa.models.onnx_file import OnnxSegmenter
 
 with_extra = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
@@ -153,6 +154,14 @@ def test_an_onnx_file_predicts_like_the_network(tmp_path):
         image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
         assert (file.predict(image) == model.predict(image)).mean() > 0.99
     assert file.predict(image[:5, :7]).shape == (5, 7)
+    judged = judge(
+        {"network": model, "file": pipa.load_segmenter(tmp_path / "x.onnx")}, [image], [1] * 3
+    )
+    assert judged.figures("file").score == pytest.approx(judged.figures("network").score, abs=0.01)
+    with pytest.raises(PipaError, match=r"an ONNX file cannot be exported again\. Give the run"):
+        export(pipa.load_segmenter(tmp_path / "x.onnx"), tmp_path / "y.onnx", (16, 16))
+    with pytest.raises(PipaError, match=r"x\.onnx: is an ONNX file, which holds a single network"):
+        pipa.load_segmenter(tmp_path / "x.onnx", weights="teacher")
     (tmp_path / "x.onnx").write_bytes(b"broken")
     with pytest.raises(PipaError, match=r"x\.onnx: is no network that `pipa export` wrote"):
         OnnxSegmenter(tmp_path / "x.onnx")

@@ -44,10 +44,6 @@ def load_model(options: Any) -> "Segmenter":
     from pipa.models.saved import load_segmenter
 
     device = pick_device(options.device)
-    if options.model.suffix == ".onnx":
-        from pipa.deploy.onnx_file import OnnxSegmenter
-
-        return OnnxSegmenter(options.model)
     return load_segmenter(options.model, weights=options.weights).to(device)
 
 

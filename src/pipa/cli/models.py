@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def judge_command(given: list[str]) -> int:
     """`pipa judge RUN|MODEL...`."""
     parser = new_parser("judge", "Rank models by target images without labels.")
-    parser.add_argument("models", nargs="+", type=Path, help="runs, model folders, checkpoints")
+    parser.add_argument(
+        "models", nargs="+", type=Path, help="runs, model folders, checkpoints, .onnx"
+    )
     about = "unlabelled target images, [FORMAT:]PATH; default: those of the first run"
     parser.add_argument("--target", type=str | None, help=about)
     about = "the labelled source, whose shares of the classes are counted; default: the first run's"
@@ -222,8 +224,8 @@ def push_command(given: list[str]) -> int:
 def _quantised(options: Any, images: Iterable[Any]) -> str:
     """Replace an ONNX file by its INT8 form, calibrated on these images; say what that costs."""
     from pipa.deploy.int8 import quantise
-    from pipa.deploy.onnx_file import OnnxSegmenter
     from pipa.evaluation.evaluate import evaluate
+    from pipa.models.onnx_file import OnnxSegmenter
 
     def miou() -> float:
         return evaluate(OnnxSegmenter(options.out), options.int8, classes=options.classes).miou

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipa.deploy.onnx_file import run_onnx
 from pipa.errors import PipaError, first_line
 from pipa.files.writing import replacing
+from pipa.models.onnx_file import OnnxSegmenter, run_onnx
 from pipa.models.segmenter import Segmenter
 from pipa.models.windows import evaluating
 
@@ -52,9 +52,13 @@ def export(model: Segmenter, out: Path, size: tuple[int, int], *, format: Format
         The largest absolute difference between the file's logits and the original's.
 
     Raises:
-        PipaError: The extra `export` is not installed, the network cannot be exported, the file
-            cannot be written, or its logits differ by more than `LIMIT`.
+        PipaError: The extra `export` is not installed, the network cannot be exported (one of an
+            ONNX file never can), the file cannot be written, or its logits differ by more than
+            `LIMIT`.
     """
+    if isinstance(model, OnnxSegmenter):
+        remedy = "Give the run or the model that it was exported from."
+        raise PipaError("an ONNX file cannot be exported again", remedy=remedy)
     if format == "onnx":
         refuse_without(NEEDED)
     if min(size) < 1:

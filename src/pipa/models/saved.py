@@ -1,6 +1,7 @@
 """Saved networks: `model.safetensors`, and a `config.json` that rebuilds the network.
 
-`load_segmenter` also takes a run's checkpoint and the checkpoints that `mmseg` converts.
+`load_segmenter` also takes a run's checkpoint, the checkpoints that `mmseg` converts, and an ONNX
+file.
 """
 
 import json
@@ -22,6 +23,7 @@ from pipa.models.build import create_segmenter
 from pipa.models.checkpoint import build_with, checkpoints_of, read_checkpoint
 from pipa.models.hub import FILES, download, is_hub_name
 from pipa.models.mmseg import Weights
+from pipa.models.onnx_file import OnnxSegmenter
 from pipa.models.segmenter import Segmenter
 
 log = logging.getLogger("pipa")
@@ -114,11 +116,12 @@ def load_segmenter(path: Path | str, weights: Weights = "student") -> Segmenter:
 
     Args:
         path: A folder of `save_segmenter`, the folder of a run, a run's `.ckpt`, a `.pth` of the
-            authors of DAFormer, HRDA, MIC or PiPa, or `user/model` on the Hugging Face Hub.
+            authors of DAFormer, HRDA, MIC or PiPa, an `.onnx` of `pipa export`, which cannot be
+            trained, or `user/model` on the Hugging Face Hub.
         weights: The network to read from a checkpoint: the student, or its moving average.
 
     Raises:
-        PipaError: The path holds no network, or one that is damaged or incomplete.
+        PipaError: The path holds no network, or one that is damaged or incomplete, or no teacher.
 
     Examples:
         >>> model = pipa.load_segmenter("runs/mine")
@@ -153,6 +156,11 @@ def _load(path: Path, weights: Weights) -> Segmenter:
         path = path.parent
     if path.is_dir():
         return _load_folder(path, weights).eval()
+    if path.suffix == ".onnx":
+        if weights == "teacher":
+            remedy = "`pipa export RUN OUT --weights teacher` writes the teacher's file."
+            raise PipaError("is an ONNX file, which holds a single network", path, remedy)
+        return OnnxSegmenter(path).eval()
     content = read_checkpoint(path)
     if "pytorch-lightning_version" in content:
         return _load_run(content, path, weights).eval()

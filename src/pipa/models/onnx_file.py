@@ -1,4 +1,4 @@
-"""Networks in ONNX files of `export`: run, scored and predicted with as if they were ours."""
+"""Networks in ONNX files of `export`: used as if they were ours."""
 
 import json
 from collections.abc import Iterator
@@ -28,16 +28,18 @@ def run_onnx(path: Path, images: list[Tensor]) -> list[Tensor]:
 
 
 class OnnxSegmenter(Segmenter):
-    """A network in an ONNX file, on the CPU; it cannot be trained.
+    """A network in an ONNX file; it runs on the CPU, and cannot be trained.
 
     Args:
         path: A file of `pipa.deploy.export`.
 
     Raises:
-        PipaError: onnxruntime is not installed, or the file is none of `export`.
+        PipaError: onnxruntime is not installed, or the file is missing or none of `export`.
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise PipaError("no such file", path)
         try:
             session = _open(path)
             (_, channels, *size), (_, classes, *_) = (
@@ -75,7 +77,7 @@ class OnnxSegmenter(Segmenter):
         height, width = image.shape[-2:]
         below, right = self.size[0] - height, self.size[1] - width
         filled = F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
-        return _run(self.session, filled)[..., :height, :width]
+        return _run(self.session, filled)[..., :height, :width].to(image.device)
 
 
 def _open(path: Path) -> Any:
