@@ -1,6 +1,7 @@
 """A run that is judged without labels: what it says, and what it keeps."""
 
 import json
+from functools import partial
 
 import builders
 import numpy as np
@@ -211,6 +212,26 @@ def test_other_photos_are_read_in_their_own_format(tmp_path):
     assert found.as_dict()["images"] == 2
     with pytest.raises(PipaError, match="images"):
         judge_saved([tmp_path / "run"], target=str(photos), source=str(source), count=0)
+
+
+def test_the_sources_classes_are_matched_with_the_models_by_name(tmp_path):
+    photos, source = (str(builders.folder(tmp_path / name, 2)) for name in ("photos", "source"))
+    spaces = {
+        "same": SPACE,
+        "turned": LabelSpace(("water", "ground", "forest"), SPACE.colours),
+        "others": LabelSpace(("sky", "road", "car"), SPACE.colours),
+    }
+    for name, space in spaces.items():
+        save_segmenter(create_segmenter("small", 3), tmp_path / name, space)
+    judged = partial(judge_saved, target=photos, source=source, count=1)
+    ground, water, forest = judged([tmp_path / "same"])[0].source_shares
+    assert len({ground, water, forest}) == 3
+    turned = judged([tmp_path / "turned"])[0].source_shares
+    assert turned.tolist() == [water, ground, forest]
+    with pytest.raises(PipaError, match=r"source: none of its classes \(ground, .* model's \(sky"):
+        judged([tmp_path / "others"])
+    with pytest.raises(PipaError, match=r"turned: its classes .* are not those of .*same"):
+        judged([tmp_path / "same", tmp_path / "turned"])
 
 
 def test_of_photographs_a_few_crops_are_judged(tmp_path):

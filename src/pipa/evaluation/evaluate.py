@@ -51,17 +51,8 @@ def evaluate(
         scale = 1.0  # the images have their size
     labeller = Labeller(model, scale=scale)
     images, labels = open_labelled(data, classes)
-    scored: Sequence[int] = range(labels.num_classes)
-    if model.labels is not None:
-        if labels.names != model.labels.names:
-            scored = adopt(images, model.labels, data)
-        labels = model.labels
-    elif labels.num_classes != model.num_classes:
-        raise PipaError(
-            f"has {labels.num_classes} classes, the model {model.num_classes} without names",
-            data,
-            "Give --classes the class table that the model was trained with.",
-        )
+    scored = adopt(images, model, data)
+    labels = model.labels or labels
     scores = Scores(labels).to(model.mean.device)
     for index in track(range(len(images)), description="scoring", transient=True, disable=quiet):
         image, label, _ = fitted(images.load(index), resize)
@@ -70,36 +61,45 @@ def evaluate(
     return scores.subset(scored)
 
 
-def adopt(images: Segmentation, model: LabelSpace, data: str) -> list[int]:
+def adopt(images: Segmentation, model: Segmenter, data: str) -> Sequence[int]:
     """Let labels hold the classes of a model, found by name; name those that the model has not.
 
     Args:
         images: The data set; it is changed.
-        model: The classes of the model.
+        model: The network; without `labels`, the number of its classes is all that is known.
         data: The data set's name, for messages.
 
     Returns:
         The classes of the model that the data set knows.
 
     Raises:
-        PipaError: Not a single class matches.
+        PipaError: Not a single class matches; or, without names, their number differs.
     """
     own = images.table
     assert own is not None, "a data set to score on has labels"
+    names, known = own.labels.names, model.labels
+    if known is None and len(names) != model.num_classes:
+        raise PipaError(
+            f"has {len(names)} classes, the model {model.num_classes} without names",
+            data,
+            "Give --classes the class table that the model was trained with.",
+        )
+    if known is None or names == known.names:
+        return range(len(names))
     try:
-        images.table = own.mapped_to(model)
+        images.table = own.mapped_to(known)
     except PipaError as error:
         raise PipaError(
-            f"none of its classes ({', '.join(own.labels.names[:4])}, ...) is one of the model's "
-            f"({', '.join(model.names[:4])}, ...)",
+            f"none of its classes ({', '.join(names[:4])}, ...) is one of the model's "
+            f"({', '.join(known.names[:4])}, ...)",
             data,
             "Name them as the model does: in its classes.yaml, or with --classes.",
         ) from error
     ids = images.table.ids
     kept = {own.ids[raw] for raw, found in ids.items() if found != IGNORE_INDEX}
     if lost := sorted(set(own.ids.values()) - kept - {IGNORE_INDEX}):
-        names = ", ".join(own.labels.names[i] for i in lost)
-        log.warning("%s: pixels of %s are not scored; the model has no such class", data, names)
+        left = ", ".join(names[i] for i in lost)
+        log.warning("%s: pixels of %s are left out; the model has no such class", data, left)
     return sorted(set(ids.values()) - {IGNORE_INDEX})
 
 

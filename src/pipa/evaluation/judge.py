@@ -250,6 +250,16 @@ def _checked(
                 name,
                 "Judge networks of the same classes, and count those in the source's labels.",
             )
+    known = {name: model.labels.names for name, model in models.items() if model.labels is not None}
+    for name, names in known.items():
+        first = next(iter(known))
+        if names != known[first]:
+            raise PipaError(
+                f"its classes ({', '.join(names[:4])}, ...) are not those of {first} "
+                f"({', '.join(known[first][:4])}, ...)",
+                name,
+                "Judge networks of the same classes.",
+            )
     if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.sum() > 0):
         raise PipaError(
             "are no shares of classes", "source_shares", "Give numbers >= 0, not all of them 0."

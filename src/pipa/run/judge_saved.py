@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipa.data.unlabelled import each_image, source_pixels
+from pipa.data.dataset import open_labelled
+from pipa.data.rare_classes import class_counts
+from pipa.data.unlabelled import each_image
 from pipa.errors import PipaError, at_least
+from pipa.evaluation.evaluate import adopt
 from pipa.evaluation.judge import Judgement, judge
 from pipa.evaluation.runs import run_data
 from pipa.models.device import pick_device
@@ -35,8 +38,8 @@ def judge_saved(
         The judgement, and the name of the model with which the others are compared.
 
     Raises:
-        PipaError: A model or an image cannot be read, the source is unknown, or no model is the
-            one in `against`.
+        PipaError: A model or an image cannot be read, the source is unknown or has no class
+            of the first model, models have different ones, or no model is the one in `against`.
     """
     known = run_data(paths[0])
     at_least(1, count, "images")
@@ -57,9 +60,13 @@ def judge_saved(
     if baseline not in models:
         raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
     images = list(each_image(target, count, format=target_format, resize=resize, skipped=skipped))
-    shares = source_pixels(
-        source, classes=classes or known.get("classes"), format=source_format, skipped=skipped
+    classes = classes or known.get("classes")
+    labelled, labels = open_labelled(
+        source, classes, role="source", default=source_format, skipped=skipped
     )
+    first = models[str(paths[0])]
+    adopt(labelled, first, source)
+    shares = class_counts(labelled, (first.labels or labels).names, skipped).pixels.sum(axis=0)
     return judge(models, images, shares, quiet=False), baseline
 
 
