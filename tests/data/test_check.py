@@ -67,6 +67,16 @@ def test_images_alone_are_checked_where_there_are_no_labels(tmp_path):
     assert check(f"cityscapes/val:{tmp_path}/cs").labels.num_classes == 19
 
 
+def test_a_sheet_is_not_written_among_the_data(tmp_path):
+    root = folder(tmp_path / "data", 2)
+    before = {path: path.read_bytes() for path in root.rglob("*.png")}
+    places = [root / "images" / "000.png", root / "labels" / "001.png", root / "images" / "new.png"]
+    for sheet in places:
+        with pytest.raises(PipaError, match=r"^--sheet .*lies among the images or labels"):
+            check(str(root), sheet=sheet)
+    assert {path: path.read_bytes() for path in root.rglob("*.png")} == before
+
+
 def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(PipaError, match="does not exist"):
         check(str(tmp_path / "nowhere"))

@@ -71,7 +71,8 @@ def check(
         table: The run's classes, where they are known; then `classes` is ignored.
 
     Raises:
-        PipaError: The data set is not there, or there is no class table.
+        PipaError: The data set is not there, there is no class table, or the sheet lies in a folder
+            of the data set's images or labels.
     """
     files = _find(spec, role)
     labelled = any(pair.label is not None for pair in files.pairs)
@@ -80,6 +81,7 @@ def check(
     images = Segmentation(files, None) if run is None else in_classes(files, run)
     kinds = labels.num_classes if labels is not None else 0
     if sheet is not None:
+        _refuse_among(files, sheet)
         write_png(sheet, picture_sheet(images, labels))
     faults = [*files.faults, *unread(files)]
     faults += [PipaError("is the label of no image", path) for path in sorted(files.spare)]
@@ -151,6 +153,14 @@ def picture_sheet(
     if labels is not None:
         rows.append(_legend(labels, rows[0].shape[1]))
     return np.vstack(rows)
+
+
+def _refuse_among(files: Files, sheet: Path) -> None:
+    """Refuse a sheet that would replace an image or a label, or be taken for one the next time."""
+    data = [*files.spare, *(path for one in files.pairs for path in (one.image, one.label) if path)]
+    if sheet.resolve().parent in {folder.resolve() for folder in {path.parent for path in data}}:
+        problem = "lies among the images or labels of the data set"
+        raise PipaError(problem, f"--sheet {sheet}", "Give a file in another folder.")
 
 
 def _find(spec: str, role: Role) -> Files:
