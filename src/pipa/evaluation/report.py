@@ -5,6 +5,7 @@ light or dark setting and fits a phone. `course`, `sections` and `origin` make i
 `page` lays them out.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,11 @@ def write_report(
         runs: Folders of runs, or of runs at any depth; those that differ in their seed alone are
             one method. Or the runs of each method by its name.
         path: The HTML file; its folder is made.
-        title: Heading of the page; "": the name of the run.
-        about: Paragraphs below it.
-        against: Names of the methods that all are compared with; the first one when empty. A
-            single method is compared with its own source-only student.
+        title: Heading of the page; "": the one in the folder's `report.json`, which `pipa adapt`,
+            `ablate` and `demo` leave there, else the name of the run.
+        about: Paragraphs below it; those of `report.json` when empty.
+        against: Names of the methods that all are compared with; those of `report.json` when empty,
+            else the first one. A single method is compared with its own source-only student.
         pictures: Maximum number of images on which the networks are looked at; 0: none.
 
     Raises:
@@ -84,6 +86,9 @@ def write_report(
             a run is damaged, or the report cannot be written.
     """
     groups = runs if isinstance(runs, Mapping) else find_groups(runs, unfinished=True)
+    texts = {} if isinstance(runs, Mapping) or len(runs) != 1 else read_texts(runs[0])
+    title, about = title or texts.get("title", ""), about or texts.get("about", ())
+    against = against or [name for name in texts.get("against", ()) if name in groups]
     contents = read_contents(groups, against)
     seen, missing = look(contents, pictures)
     heading = title or (" and ".join(groups) if len(groups) < 3 else f"{len(groups)} methods")
@@ -107,6 +112,15 @@ def write_report(
         settings=[(name, as_yaml(found[0])) for name, found in contents.records.items()],
     )
     write_text(path, text)
+
+
+def read_texts(folder: Path) -> dict[str, Any]:
+    """Read what the first report on a folder said beside the figures; empty if nothing is known."""
+    try:
+        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_contents(groups: Mapping[str, Sequence[Path]], against: Sequence[str]) -> Contents:

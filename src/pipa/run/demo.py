@@ -130,7 +130,7 @@ def refuse_to_replace(out: Path) -> None:
         found = foreign_files(run) if (run / MARK).is_file() else [run]
         if found:
             raise PipaError("is in the way, and no demo wrote it", found[0], "Give another --out.")
-    for file in (out / "results.json", out / "report.html"):
+    for file in (out / name for name in ("results.json", "report.html", "report.json")):
         if not runs and os.path.lexists(file):
             raise PipaError("is in the way, and no demo wrote it", file, "Give another --out.")
 

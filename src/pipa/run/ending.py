@@ -93,9 +93,12 @@ def write_report_if_possible(
     Args:
         runs: As in `write_report`.
         out: The folder to write `report.html` to.
-        **texts: `title`, `about`, `against` of `write_report`.
+        **texts: `title`, `about`, `against` of `write_report`; `report.json` keeps them for the
+            next report on this folder.
     """
     try:
+        if texts:
+            write_text(out / "report.json", json.dumps(texts, indent=1))
         write_report(runs, out / "report.html", **texts)
     except (PipaError, RuntimeError, MemoryError, ValueError) as error:
         log.warning("%s has no report: %s", out, " ".join(str(error).split()))

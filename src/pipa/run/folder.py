@@ -19,7 +19,7 @@ NETWORKS = (KEPT_FOLDER, ADAPTED_FOLDER, SOURCE_ONLY_FOLDER)
 RUN = {
     "": (
         *("config.yaml", "metrics.csv", "hparams.yaml", "results.json", "confusion.csv"),
-        *("report.html", "demo.json", ".*.part"),
+        *("report.html", "report.json", "demo.json", ".*.part"),
     ),
     "checkpoints": ("*.ckpt", ".*.part"),
     "tensorboard": ("events.out.tfevents.*", "hparams.yaml"),
@@ -85,7 +85,7 @@ def forget_end(run: Path) -> None:
     if foreign:
         problem = "would be removed, as the run goes on and its network changes"
         raise PipaError(problem, foreign[0], "Move it away first.")
-    for name in ("results.json", "confusion.csv", "report.html"):
+    for name in ("results.json", "confusion.csv", "report.html", "report.json"):
         (run / name).unlink(missing_ok=True)
     for end in ends:
         shutil.rmtree(end, ignore_errors=True)
