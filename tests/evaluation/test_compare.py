@@ -8,6 +8,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from pipa.classes import CITYSCAPES, SYNTHIA13
 from pipa.errors import PipaError
 from pipa.evaluation.compare import compare
 from pipa.evaluation.runs import Row, find_rows
@@ -52,6 +53,21 @@ def test_the_table_says_mean_spread_and_difference(tmp_path):
     assert stored["interval"] == pytest.approx([-8.706, 16.706], abs=1e-3)
     assert stored["bootstrap"] == pytest.approx([3.05, 4.95], abs=0.06)
     assert b"<svg" in files[2].read_bytes()
+
+
+def test_means_over_synthias_classes_stand_below_the_table():
+    """Classes that SYNTHIA does not have count 0 here, one that is no longer scored counts 80."""
+    iou = {CITYSCAPES.names[i]: 50.0 if i in SYNTHIA13 else 0.0 for i in range(19)} | {"wall": 80.0}
+    rows = [Row(name, {0: Result(0.0, iou), 1: Result(0.0, iou)}) for name in ("dacs", "pipa")]
+    comparison = compare(rows)
+    over_16 = (13 * 50 + 80) / 16
+    assert notes(comparison)[1:3] == [
+        f"mIoU over SYNTHIA's 16 classes: dacs {over_16:.1f} ± 0.0, pipa {over_16:.1f} ± 0.0.",
+        "mIoU over SYNTHIA's 13 classes: dacs 50.0 ± 0.0, pipa 50.0 ± 0.0.",
+    ]
+    assert notes(comparison)[1] in markdown(comparison)
+    assert json.loads(json.dumps(as_dict(comparison)))["rows"]["pipa"]["miou13"]["1"] == 50
+    assert not any("SYNTHIA" in note for note in notes(compare([row("base", {0: 30.0})])))
 
 
 SHIFTS = [("one", [-0.7, -0.5, -0.1, 0.2, 1.1]), ("two", [-0.8, -0.5, 0.0, 0.1, 1.2])]

@@ -15,7 +15,7 @@ from rich.table import Table
 from pipa.evaluation.compare import LEVEL, POWER, Comparison, Difference, mean
 from pipa.evaluation.plots import strips
 from pipa.evaluation.runs import Row
-from pipa.evaluation.scores import figure
+from pipa.evaluation.scores import figure, synthia_means
 from pipa.evaluation.significance import Interval, bootstrap_interval, t_test
 from pipa.files.writing import write_bytes, write_text
 
@@ -78,19 +78,41 @@ def said(difference: Difference, mark: str = "", *, count: bool = True) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Sentences below the table: what was scored, and what the differences can tell."""
-    scored = f"Scored on: {comparison.rows[0].scored_on}."
+    scored = [f"Scored on: {comparison.rows[0].scored_on}.", *synthia_notes(comparison)]
     count = len(comparison.tested)
     if len(comparison.rows) == 1:
-        return [scored]
+        return scored
     if not count:
-        return [scored, "Differences have no interval: no two rows have two seeds in common."]
+        return [*scored, "Differences have no interval: no two rows have two seeds in common."]
     return [
-        scored,
+        *scored,
         "Differences are paired by seed, each with its own 95 % interval (Student's t).",
         f"The table makes {count} {'comparison' if count == 1 else 'comparisons'} with two seeds "
         f"or more. An asterisk: p < {LEVEL:g} in a paired t-test after Holm's correction for them.",
         power_note(comparison),
     ]
+
+
+def synthia_notes(comparison: Comparison) -> list[str]:
+    """Say the means over SYNTHIA's 16 and 13 classes where the classes are those of Cityscapes."""
+    means = {row.name: synthia_by_seed(row) for row in comparison.rows}
+    lines = []
+    for name in next(iter(means.values())):
+        found = (f"{row} {spread(list(m.get(name, {}).values()))}" for row, m in means.items())
+        lines.append(
+            f"mIoU over SYNTHIA's {name.removeprefix('miou')} classes: {', '.join(found)}."
+        )
+    return lines
+
+
+def synthia_by_seed(row: Row) -> dict[str, dict[int, float]]:
+    """Means over SYNTHIA's 16 and 13 classes by seed; empty for classes other than Cityscapes'."""
+    found: dict[str, dict[int, float]] = {}
+    for seed, result in row.results.items():
+        for name, value in synthia_means(result).items():
+            if not math.isnan(value):
+                found.setdefault(name, {})[seed] = value
+    return found
 
 
 def power_note(comparison: Comparison) -> str:
@@ -151,6 +173,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "rows": {
             row.name: {
                 "miou": {str(seed): value for seed, value in row.miou.items()},
+                **synthia_by_seed(row),
                 "iou": class_means(row),
                 "seconds": {str(seed): value for seed, value in row.seconds.items()},
                 "differences": {
