@@ -114,7 +114,7 @@ def draw(found: dict[Point, tuple[float, Difference]], path: Path) -> None:
         low, high = figure.axes[0].get_ylim()
         figure.axes[0].set_ylim(low - 0.1 * (high - low), high)  # room for the control's mIoU
         figure.axes[0].set_ylabel("control+PiPa minus control,\npoints of mIoU")
-        path.write_bytes(encode(figure, "svg"))
+        path.write_bytes(encode(figure))
 
 
 def main() -> None:

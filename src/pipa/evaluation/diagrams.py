@@ -19,7 +19,6 @@ from pipa.evaluation.plots import (
     INK,
     STYLE,
     WIDTH,
-    Format,
     dress,
     encode,
     legend,
@@ -31,16 +30,13 @@ _NUMBERED = 20
 """Maximum number of classes whose cells have a figure."""
 
 
-def confusion_map(
-    counts: Int[np.ndarray, "k k"], names: Sequence[str], *, form: Format = "svg"
-) -> bytes:
+def confusion_map(counts: Int[np.ndarray, "k k"], names: Sequence[str]) -> bytes:
     """Plot a confusion matrix, each row as shares of the pixels with that label, in percent.
 
     Args:
         counts: Pixels by label (rows) and predicted class (columns). Classes that occur in
             neither are left out.
         names: Names of the classes.
-        form: File format of the bytes.
     """
     seen = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist()
     shown = [shortened(names[i], 16) for i in seen]
@@ -71,7 +67,7 @@ def confusion_map(
         axes.set_ylabel("label")
         for spine in axes.spines.values():
             spine.set_visible(True)
-        return encode(figure, form)
+        return encode(figure)
 
 
 def _one(colour: str) -> mpl.colors.ListedColormap:
@@ -82,7 +78,6 @@ def reliability_diagram(
     bins: Mapping[str, Float[np.ndarray, "bins 3"]],
     *,
     methods: Sequence[str] | None = None,
-    form: Format = "svg",
 ) -> bytes:
     """Plot how often pixels of a confidence are right, and how many there are of each.
 
@@ -91,7 +86,6 @@ def reliability_diagram(
             confidence 0 to 1. Where no pixel is right the labels are not known: only the
             numbers are drawn.
         methods: All methods in their order, which decides colours; default: as they appear.
-        form: File format of the bytes.
     """
     methods = list(bins) if methods is None else list(methods)
     known = any(counts[:, 1].any() for counts in bins.values())
@@ -121,7 +115,7 @@ def reliability_diagram(
         grid[-1].set_xlim(0, 100)
         if len(bins) > 1:
             legend(figure, [name if name in bins else "" for name in methods])
-        return encode(figure, form)
+        return encode(figure)
 
 
 def feature_scatter(
@@ -130,8 +124,6 @@ def feature_scatter(
     source_class: Int[np.ndarray, " n"],
     target_class: Int[np.ndarray, " m"],
     labels: LabelSpace,
-    *,
-    form: Format = "svg",
 ) -> bytes:
     """Plot points of source (dots) and target (crosses) in the colours of their classes.
 
@@ -141,7 +133,6 @@ def feature_scatter(
         source_class: Class of each point; points with 255 are grey.
         target_class: The same for the target.
         labels: Colours of the classes.
-        form: File format of the bytes.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
@@ -160,7 +151,7 @@ def feature_scatter(
         figure.legend(
             handles=keys, loc="outside upper left", ncols=2, frameon=False, labelcolor=INK
         )
-        return encode(figure, form)
+        return encode(figure)
 
 
 def _points(

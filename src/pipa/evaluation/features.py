@@ -23,8 +23,6 @@ class Features:
     target: Float[np.ndarray, "m 2"]
     source_class: Int[np.ndarray, " n"]
     target_class: Int[np.ndarray, " m"]
-    explained: float
-    """Share of the variance that the plane shows."""
     apart: float
     """Share of points whose nearest other point is of their own domain: 1 if the domains are
     apart, about `expected` if they are mixed."""
@@ -37,11 +35,10 @@ def project(source: Points, target: Points) -> Features:
     (one, one_class), (other, other_class) = source, target
     together = np.concatenate([one, other])
     centred = together - together.mean(axis=0)
-    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
     plane = centred @ axes[:2].T
     if plane.shape[1] < 2:  # a single point, or a single channel
         plane = np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
-    total = float((size**2).sum())
     domain = np.repeat([0, 1], [len(one), len(other)])
     share = np.array([len(one), len(other)])
     return Features(
@@ -49,7 +46,6 @@ def project(source: Points, target: Points) -> Features:
         plane[len(one) :],
         one_class,
         other_class,
-        float((size[:2] ** 2).sum()) / total if total else 1.0,
         float((domain[nearest(together)] == domain).mean()),
         float((share * (share - 1)).sum() / (len(domain) * max(1, len(domain) - 1))),
     )

@@ -133,19 +133,18 @@ class Judgement:
         """Return the names of the networks, the highest score first."""
         return sorted(self.observed, key=lambda name: -self.figures(name).score)
 
-    def verdict(self, model: str, against: str, *, seed: int = 0) -> Verdict:
+    def verdict(self, model: str, against: str) -> Verdict:
         """Compare two networks on the same resamples of the images.
 
         Args:
             model: Name of the first network.
             against: Name of the second: the source-only network, to judge adaptation.
-            seed: Decides the resamples.
 
         Raises:
             PipaError: A name is unknown.
         """
         n = len(self._of(model).count)
-        weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), DRAWS).astype(float)
+        weight = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS).astype(float)
         change = self._scores(model, weight) - self._scores(against, weight)
         low, high = np.quantile(change, [0.025, 0.975])
         difference = self.figures(model).score - self.figures(against).score

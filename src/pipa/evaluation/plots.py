@@ -25,7 +25,6 @@ from pipa.evaluation.significance import student_interval
 
 Series = Sequence[tuple[int | float, int | float]]
 """(step, value) in order of step."""
-Format = Literal["svg", "png"]
 
 PALETTE: dict[str, tuple[str, ...]] = {
     "light": ("#767b84", "#cf7c00", "#0072b2", "#009e73", "#cc5f97", "#d55e00", "#3f97cb"),
@@ -59,7 +58,6 @@ def curves(
     smooth: bool = False,
     floor: float | None = None,
     ceiling: float | None = None,
-    form: Format = "svg",
 ) -> bytes:
     """Plot values against training steps: one panel per quantity, one line per method.
 
@@ -69,7 +67,6 @@ def curves(
         smooth: Draw a running mean over the raw values, for noisy losses.
         floor: Start of the vertical axes; default: below the lowest value.
         ceiling: With a floor, their end; default: above the highest value.
-        form: File format of the bytes.
     """
     if methods is None:
         methods = list(dict.fromkeys(name for panel in panels.values() for name in panel))
@@ -94,14 +91,13 @@ def curves(
         drawn = {name for panel in panels.values() for name in panel}
         if len(drawn) > 1:
             legend(figure, [name if name in drawn else "" for name in methods])
-        return encode(figure, form)
+        return encode(figure)
 
 
 def class_bars(
     values: Mapping[str, Mapping[str, float | None]],
     *,
     methods: Sequence[str] | None = None,
-    form: Format = "svg",
 ) -> bytes:
     """Plot each class's IoU in percent as horizontal bars, one below the other for the methods.
 
@@ -109,7 +105,6 @@ def class_bars(
         values: Method -> class -> percent, or None if the class does not occur. Classes without any
             value are left out.
         methods: All methods in their order, which decides colours; default: as they appear.
-        form: File format of the bytes.
     """
     named = dict.fromkeys(name for scores in values.values() for name in scores)
     classes = [name for name in named if any(s.get(name) is not None for s in values.values())]
@@ -133,14 +128,12 @@ def class_bars(
         axes.set_xlabel("IoU, percent")
         if len(values) > 1:
             legend(figure, [name if name in values else "" for name in methods], bars=True)
-        return encode(figure, form)
+        return encode(figure)
 
 
 def strips(
     values: Mapping[str, Sequence[float]],
     changes: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    form: Format = "svg",
 ) -> bytes:
     """Plot each row's mIoU, and its differences: a dot per seed and a bar at their mean.
 
@@ -151,7 +144,6 @@ def strips(
         values: Row -> percent, one value per seed.
         changes: Reference -> row -> points of difference to it, one value per seed of both; a panel
             for each reference.
-        form: File format of the bytes.
     """
     panels = {"mIoU, percent": values} | {f"minus {name}": rows for name, rows in changes.items()}
     rows = list(values)
@@ -183,7 +175,7 @@ def strips(
             axes.set_xlim(-reach, reach)  # one scale for all differences
             axes.set_xlabel("line: 95 % interval")
         grid[0].set_xlabel("dot: a seed; bar: their mean")
-        return encode(figure, form)
+        return encode(figure)
 
 
 def picture(image: UInt8[np.ndarray, "h w 3"], *, form: Literal["png", "jpeg"] = "png") -> bytes:
@@ -279,9 +271,8 @@ def legend(figure: Figure, methods: Sequence[str], *, bars: bool = False) -> Non
     )
 
 
-def encode(figure: Figure, form: Format) -> bytes:
-    """Return a figure as the bytes of a file, the same bytes each time."""
+def encode(figure: Figure) -> bytes:
+    """Return a figure as the bytes of an SVG file, the same bytes each time."""
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
-    figure.savefig(buffer, format=form, transparent=True, dpi=160, metadata=metadata)
+    figure.savefig(buffer, format="svg", transparent=True, dpi=160, metadata={"Date": None})
     return buffer.getvalue()

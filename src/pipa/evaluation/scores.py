@@ -25,6 +25,9 @@ from pipa.batch import IGNORE_INDEX
 from pipa.classes import CITYSCAPES, SYNTHIA13, SYNTHIA16, LabelSpace
 from pipa.files.writing import write_text
 
+_BAR = 20
+"""Characters of a bar of 100 %."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -169,12 +172,12 @@ def synthia_means(result: Result) -> dict[str, float]:
     return means
 
 
-def score_table(result: Result, title: str = "") -> Table:
+def score_table(result: Result) -> Table:
     """Make a table for the terminal: each class's IoU as a bar and a figure, and the means."""
-    table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
+    table = Table()
     table.add_column("class")
     table.add_column("IoU", justify="right")
-    table.add_column("", min_width=20, no_wrap=True)
+    table.add_column("", min_width=_BAR, no_wrap=True)
     table.add_column("accuracy", justify="right")
     for name, value in result.iou.items():
         accuracy = result.class_accuracy.get(name)
@@ -247,8 +250,8 @@ def figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
-def _bar(value: float | None, width: int = 20) -> str:
-    eighths = round((value or 0) / 100 * width * 8)
+def _bar(value: float | None) -> str:
+    eighths = round((value or 0) / 100 * _BAR * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 

@@ -22,13 +22,15 @@ Interval = tuple[float, float]
 ENUMERABLE = 6
 """The bootstrap lists all n ** n resamples of up to this many values."""
 
+CONFIDENCE = 0.95
+"""The probability that an interval of `student_interval` holds the true mean of normal values."""
 
-def student_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval | None:
-    """Student's t interval of the mean.
+
+def student_interval(values: Sequence[float]) -> Interval | None:
+    """Student's t interval of the mean, at 95 %.
 
     Args:
         values: One of each seed.
-        confidence: The probability that the interval holds the true mean of normal values.
 
     Returns:
         Both ends; None for fewer than two values.
@@ -36,7 +38,7 @@ def student_interval(values: Sequence[float], *, confidence: float = 0.95) -> In
     count = len(values)
     if count < 2:
         return None
-    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
     half = quantile * statistics.stdev(values) / math.sqrt(count)
     mean = statistics.fmean(values)
     return mean - half, mean + half
@@ -112,14 +114,11 @@ def detectable_difference(
     return float(nctdtrinc(count - 1, 1 - power, critical)) * std / math.sqrt(count)
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, confidence: float = 0.95, draws: int = 20_000
-) -> Interval | None:
-    """Percentile interval of the mean under resampling with replacement.
+def bootstrap_interval(values: Sequence[float], *, draws: int = 20_000) -> Interval | None:
+    """Percentile interval of the mean under resampling with replacement, at 95 %.
 
     Args:
         values: One of each seed.
-        confidence: The share of the resamples' means that lies inside.
         draws: Number of resamples where there are too many to list (drawn from a fixed seed).
 
     Returns:
@@ -133,6 +132,6 @@ def bootstrap_interval(
         means = np.array([sum(resample) for resample in resamples]) / count
     else:
         means = np.random.default_rng(0).choice(values, (draws, count)).mean(axis=1)
-    outside = (1 - confidence) / 2
+    outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [outside, 1 - outside])
     return float(low), float(high)
