@@ -14,6 +14,7 @@ from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
 from pipa.errors import PipaError
 from pipa.evaluation.record import read_record
+from pipa.evaluation.report import write_report
 from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
 from pipa.models.saved import adapted_folder, load_segmenter, save_segmenter
@@ -212,6 +213,24 @@ def test_other_photos_are_read_in_their_own_format(tmp_path):
     assert found.as_dict()["images"] == 2
     with pytest.raises(PipaError, match="images"):
         judge_saved([tmp_path / "run"], target=str(photos), source=str(source), count=0)
+
+
+def test_a_run_with_relative_paths_says_from_where(tmp_path, monkeypatch):
+    run, home = tmp_path / "run", tmp_path / "home"
+    builders.folder(home / "photos", 2)
+    save_segmenter(create_segmenter("small", 3), run / "model", SPACE)
+    (run / "config.yaml").write_text("data: {source: ./photos, target: 'folder:photos'}")
+    (run / "results.json").write_text(json.dumps({"seed": 0, "started_in": str(home)}))
+    monkeypatch.chdir(tmp_path)
+    meant = rf"photos/images: .*relative to the folder where its training was started, {home}: "
+    with pytest.raises(PipaError, match=meant):
+        judge_saved([run], count=1)
+    with pytest.raises(PipaError, match=r"elsewhere/images: the folder does not exist. Images"):
+        judge_saved([run], target="elsewhere", count=1)
+    write_report([run], tmp_path / "page.html", pictures=1)
+    assert f"was started, {home}: call pipa there" in (tmp_path / "page.html").read_text()
+    monkeypatch.chdir(home)
+    assert judge_saved([run], count=1)[0].as_dict()["images"] == 1
 
 
 def test_the_sources_classes_are_matched_with_the_models_by_name(tmp_path):

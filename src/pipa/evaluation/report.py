@@ -20,7 +20,7 @@ from pipa.evaluation.origin import as_yaml, differing, facts
 from pipa.evaluation.page import render
 from pipa.evaluation.plots import PALETTE
 from pipa.evaluation.record import RunRecord, read_record
-from pipa.evaluation.runs import Row, find_groups, row_of
+from pipa.evaluation.runs import Row, find_groups, reading_data_of, row_of
 from pipa.evaluation.scores import figure
 from pipa.evaluation.tables import cells, notes, said
 from pipa.files.writing import write_text
@@ -167,20 +167,22 @@ def look(contents: Contents, count: int) -> tuple[Examination | None, list[str]]
     """
     if count < 1:
         return None, []
-    networks, data = chosen_networks(contents)
+    networks, record = chosen_networks(contents)
     if not networks:
         return None, ["There are no pictures: no network was saved yet."]
-    if not data.get("source"):
+    if not record.data.get("source"):
         return None, ["There are no pictures: the run's config.yaml does not name its data."]
     try:
         device = pick_device()
-        return examine({k: one.to(device) for k, one in networks.items()}, data, count), []
+        with reading_data_of(record.folder):
+            seen = examine({k: one.to(device) for k, one in networks.items()}, record.data, count)
+        return seen, []
     except PipaError as error:
         return None, [f"There are no pictures: {error}"]
 
 
-def chosen_networks(contents: Contents) -> tuple[dict[str, Segmenter], Mapping[str, Any]]:
-    """Load the networks to look at, and return the data to look at them on.
+def chosen_networks(contents: Contents) -> tuple[dict[str, Segmenter], RunRecord]:
+    """Load the networks to look at, and return the run on whose data to look at them.
 
     They are those of one run before and after adaptation; of several methods, those of the first
     and the last one after it, with the same seed if there is one.
@@ -193,7 +195,7 @@ def chosen_networks(contents: Contents) -> tuple[dict[str, Segmenter], Mapping[s
         first = next((one for one in groups[0] if one.seed == record.seed), groups[0][0])
         places = {contents.names[0]: (first, "after"), contents.names[-1]: (record, "after")}
     found = {name: one.models().get(state) for name, (one, state) in places.items()}
-    return {name: one for name, one in found.items() if one is not None}, record.data
+    return {name: one for name, one in found.items() if one is not None}, record
 
 
 def lead(contents: Contents) -> list[str]:

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,36 @@ def run_data(run: Path) -> Mapping[str, Any]:
     """Return the `data` section of a run; empty if the path is not a run."""
     data = read_options(run / "config.yaml").get("data")
     return data if isinstance(data, dict) else {}
+
+
+@contextmanager
+def reading_data_of(run: Path) -> Iterator[None]:
+    """Where a relative path of a run's data is not found from here, say what it is relative to.
+
+    Raises:
+        PipaError: That of the block, with another remedy if that is the reason.
+    """
+    try:
+        yield
+    except PipaError as error:
+        specs = [str(run_data(run).get(role) or "/") for role in ("source", "target", "validation")]
+        data, where = {Path(spec.rpartition(":")[2]) for spec in specs}, Path(str(error.where))
+        if where.is_absolute() or where.exists() or data.isdisjoint((where, *where.parents)):
+            raise
+        folder = started_in(run)
+        remedy = (
+            f"Paths of {run} are relative to the folder where its training was started"
+            f"{f', {folder}' if folder else ''}: call pipa there."
+        )
+        raise PipaError(error.problem, error.where, remedy) from error
+
+
+def started_in(run: Path) -> str:
+    """Return the folder in which a finished run was trained; empty if that is not known."""
+    try:
+        return str(json.loads((run / "results.json").read_text(encoding="utf-8"))["started_in"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def write_run(
     kept = module.student
     refuse_non_finite(kept)
     record: dict[str, Any] = {"environment": environment(), "seed": module.seed}
+    record["started_in"] = os.getcwd()  # relative paths of the data are relative to it
     record["seconds"] = None if seconds is None else round(seconds, 1)
     if result is not None:
         record |= result.as_dict()

@@ -9,7 +9,7 @@ from pipa.data.unlabelled import each_image
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.evaluate import adopt
 from pipa.evaluation.judge import Judgement, judge
-from pipa.evaluation.runs import run_data
+from pipa.evaluation.runs import reading_data_of, run_data
 from pipa.models.device import pick_device
 from pipa.models.saved import ADAPTED_FOLDER, SOURCE_ONLY_FOLDER, holds_network, load_segmenter
 from pipa.models.segmenter import Segmenter
@@ -59,11 +59,14 @@ def judge_saved(
     baseline = baseline if against is None else str(against)
     if baseline not in models:
         raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
-    images = list(each_image(target, count, format=target_format, resize=resize, skipped=skipped))
     classes = classes or known.get("classes")
-    labelled, labels = open_labelled(
-        source, classes, role="source", default=source_format, skipped=skipped
-    )
+    with reading_data_of(paths[0]):
+        images = list(
+            each_image(target, count, format=target_format, resize=resize, skipped=skipped)
+        )
+        labelled, labels = open_labelled(
+            source, classes, role="source", default=source_format, skipped=skipped
+        )
     first = models[str(paths[0])]
     adopt(labelled, first, source)
     shares = class_counts(labelled, (first.labels or labels).names, skipped).pixels.sum(axis=0)
