@@ -130,7 +130,7 @@ def test_one_file_alone_is_a_run(file):
     assert run["judge"] > 0
     method = built(run | {"method": replace(run["method"], style="colour")})
     assert method.teacher.pseudo_weight == "balanced"
-    further = {"pair_cross_entropy", "pixel", "patch"} if "small" in file.stem else set()
+    further = {"pair_cross_entropy", "pixel"} if "small" in file.stem else set()
     assert {term.name for term in method.terms} - {"feature_distance"} == further
 
 
