@@ -13,6 +13,7 @@ from pipa.data.labels import count_pixels
 from pipa.data.rare_classes import (
     ClassCounts,
     RareClasses,
+    absent,
     class_counts,
     class_probabilities,
     rare_classes,
@@ -67,6 +68,7 @@ def test_a_class_of_which_no_image_has_enough_needs_less():
     assert rare.thresholds().tolist() == [3000, 375, 2, 0]
     rng = np.random.default_rng(0)
     assert {rare.draw(rng)[:2] for _ in range(300)} == {(0, 0), (1, 0), (0, 1), (0, 2)}
+    assert absent(counts.pixels, "abcd") == ["d"]
 
 
 @pytest.mark.parametrize(("images_with_it", "half"), [(1, 1), (4, 2), (100, 50)])

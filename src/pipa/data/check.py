@@ -17,7 +17,7 @@ from pipa.data.faults import listed, unread
 from pipa.data.find import find_all
 from pipa.data.labels import ClassTable, count_pixels
 from pipa.data.layouts import Files
-from pipa.data.rare_classes import RareClasses, class_counts, class_probabilities
+from pipa.data.rare_classes import RareClasses, absent, class_counts, class_probabilities
 from pipa.data.tables import FILE
 from pipa.errors import PipaError
 from pipa.files.images import write_png
@@ -107,7 +107,7 @@ def check(
     summary = _summary(spec, len(images), sizes, len(faults), labels, counts)
     notes = files.notes
     if sizes and images.table is not None:
-        notes += _odd_labels(spec, images.root, images.table, counts.sum(axis=0), ignored)
+        notes += _odd_labels(spec, images.root, images.table, counts, ignored)
     return Report(summary, listed(faults), len(faults), len(images), sizes, labels, counts, notes)
 
 
@@ -178,15 +178,15 @@ def _find(spec: str, role: Role) -> Files:
 
 
 def _odd_labels(
-    spec: str, root: Path, table: ClassTable, pixels: Int[np.ndarray, " k"], ignored: int
+    spec: str, root: Path, table: ClassTable, counts: Int[np.ndarray, "n k"], ignored: int
 ) -> tuple[str, ...]:
     """Say which classes never occur, and that masks of 0 and 255 have lost their foreground."""
     names = table.labels.names
-    missing = [name for name, count in zip(names, pixels, strict=True) if not count]
+    missing = absent(counts, names)
     notes = [f"{spec}: never in its labels: {', '.join(missing)}."] if missing else []
     # Whatever is ignored can only be 255 where the table ignores nothing itself.
     ignores = IGNORE_INDEX in (*table.ids.values(), *table.colours.values())
-    found = np.flatnonzero(pixels).tolist()
+    found = np.flatnonzero(counts.sum(axis=0)).tolist()
     if ignored and not ignores and found == [table.ids.get(0)]:
         other = missing[0] if len(missing) == 1 else "object"
         notes.append(

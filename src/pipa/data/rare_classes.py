@@ -121,11 +121,8 @@ def rare_classes(
         PipaError: A label is faulty, or none holds a class.
     """
     counts = class_counts(images, names, skipped)
-    absent = [
-        name for name, pixels in zip(names, counts.pixels.sum(axis=0), strict=True) if not pixels
-    ]
-    if absent:
-        log.warning("the source has no pixel of: %s", ", ".join(absent))
+    if missing := absent(counts.pixels, names):
+        log.warning("the source has no pixel of: %s", ", ".join(missing))
     rare = RareClasses(counts, temperature, min_pixels)
     half, rarest = rare.half_of_all()
     if len(images) >= FEW_OF and half <= max(2, len(images) // 50):
@@ -196,6 +193,12 @@ def class_counts(
     np.savez_compressed(buffer, **counts._asdict())
     _write(places, f"{key}.npz", buffer.getvalue())
     return counts
+
+
+def absent(counts: Int[np.ndarray, "n k"], names: Sequence[str]) -> list[str]:
+    """Return the names of the classes of which no image has a pixel."""
+    totals = counts.sum(axis=0)
+    return [name for name, total in zip(names, totals, strict=True) if not total]
 
 
 def _count(images: Segmentation, classes: int) -> tuple[ClassCounts, list[PipaError]]:

@@ -74,7 +74,7 @@ def adapt(
         batch_size: Source images, and target images, per step.
         steps: Length of the training.
         resize: Scale images of the target, and of `validation`, to fit into this height and width
-            first, or into a square; None: as they are. The model does not remember it.
+            first, or into a square, as the model then does when it predicts; None: as they are.
         seed: Decides every draw.
         device: auto, cpu, cuda or mps.
         on_error: "stop" if a file is faulty, or "skip" it.

@@ -55,7 +55,7 @@ class Asked:
         crop: Height and width of the crops, or one number for both.
         batch_size: Source images, and target images, per step.
         steps: Length of the training.
-        resize: Scale target images to fit into this height and width, or into a square.
+        resize: Scale target images to fit into this height and width.
     """
 
     recipe: str | None = None
@@ -64,7 +64,7 @@ class Asked:
     crop: int | tuple[int, int] | None = None
     batch_size: int | None = None
     steps: int | None = None
-    resize: int | Size | None = None
+    resize: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,9 @@ def choose(machine: Machine, seen: DataFacts, asked: Asked) -> Choices:
     length = f"{steps} steps, the first {start} on the source alone: {why_steps}"
     reasons = {"recipe": why_recipe, "network": why_network, "crop": why_crop, "length": length}
     if asked.resize is not None:
-        bounds = height_and_width(asked.resize)
-        options["data.target_resize"] = list(bounds)
+        options["data.target_resize"] = list(asked.resize)
         reasons["resize"] = (
-            f"target images, into {by(bounds)}, and so will the model when it predicts"
+            f"target images, into {by(asked.resize)}, and so will the model when it predicts"
         )
     return Choices(recipe, options, reasons)
 
