@@ -3,6 +3,7 @@
 import os
 import shutil
 from itertools import islice
+from multiprocessing import active_children
 
 import lightning as L
 import pytest
@@ -349,6 +350,19 @@ def test_a_warning_names_absent_classes(root, tmp_path, caplog):
     module = data(root, source=str(tmp_path / "data"), validation=None)
     batches(module, 1)
     assert "the source has no pixel of: lava" in caplog.text
+
+
+def test_outside_of_a_training_a_loaders_process_ends_when_it_is_told_once(root):
+    """As Python tells it at the end of a script; there is no step to finish."""
+    before = set(active_children())
+    module = data(root, workers=1)
+    module.setup("fit")
+    loader = iter(module.train_dataloader())
+    next(loader)
+    (process,) = set(active_children()) - before
+    process.terminate()
+    process.join(20)
+    assert not process.is_alive()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,6 +1,7 @@
 """Train, resume, evaluate and predict on folders of images, through the real command line."""
 
 import csv
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def worlds(tmp_path):
 def losses(run, name):
     with (run / "metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_the_processes_that_load_end_with_the_training(pipa, worlds, tmp_path):
+    """Else a script waits for each of them, five seconds and more, whenever they are collected."""
+    before = set(active_children())
+    steps = ("--data.workers=1", "--trainer.max_steps=2")
+    assert pipa("train", *worlds, *TINY, *steps, f"--out={tmp_path / 'run'}").code == 0
+    assert set(active_children()) <= before
 
 
 def test_twenty_steps_learn_and_what_they_write_is_useful(pipa, worlds, tmp_path):

@@ -29,7 +29,7 @@ from pipa.files.images import fit_size
 Ready = TypeVar("Ready")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batches(Generic[Ready]):
     """What a `DataLoader` loads, moved to the device and converted.
 
@@ -64,6 +64,15 @@ class Batches(Generic[Ready]):
     def __len__(self) -> int:
         """Return the number of batches; a `TypeError` if there is no end."""
         return len(self.loader)
+
+    @property
+    def _iterator(self) -> Any:
+        """By this name Lightning finds the loader's processes, and ends them after a training."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.loader._iterator = iterator
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

@@ -281,7 +281,8 @@ class UDAData(L.LightningDataModule):
             collate_fn=collate,
             pin_memory=self._device.type == "cuda",
             persistent_workers=self.workers > 0,
-            worker_init_fn=outlive_first_sigterm,
+            # Outside of a training nobody saves a step, and a script must be able to end them.
+            worker_init_fn=None if self.trainer is None else outlive_first_sigterm,
         )
 
     @property
