@@ -1,8 +1,10 @@
 """Puts this folder on the path, so that tests can `import recipe`; one thread for each process.
 
-The examples of hypothesis are the same in each run, and may take as long as a busy machine needs.
+Each test draws the same random numbers in each run, and so do the examples of hypothesis,
+which may take as long as a busy machine needs.
 """
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -10,3 +12,8 @@ torch.set_num_threads(1)  # `make test` runs a process on each core
 slow = [HealthCheck.too_slow]
 settings.register_profile("gate", deadline=None, derandomize=True, suppress_health_check=slow)
 settings.load_profile("gate")
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    torch.manual_seed(0)
