@@ -206,6 +206,21 @@ def test_eight_bits_are_a_quarter_of_the_size_and_near_the_network(tmp_path):
 
 
 @with_extra
+def test_eight_bits_are_calibrated_on_what_the_network_sees(tmp_path):
+    """A model that works on smaller images than the camera's is calibrated on the smaller ones."""
+    torch.manual_seed(0)
+    model = Learned()
+    model.resize = (24, 24)
+    export(model, tmp_path / "x.onnx", (24, 24))
+    checks = torch.tensor(np.indices((96, 96)).sum(0) % 2, dtype=torch.float32).expand(3, -1, -1)
+    quantise(tmp_path / "x.onnx", tmp_path / "large.onnx", [checks])
+    quantise(tmp_path / "x.onnx", tmp_path / "small.onnx", [model.resized(checks[None])[0]])
+    image = torch.rand(4, 3, 24, 24)
+    large, small = (OnnxSegmenter(tmp_path / f"{name}.onnx")(image) for name in ("large", "small"))
+    assert torch.equal(large, small)
+
+
+@with_extra
 def test_an_unwritable_place_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PipaError, match=r"model\.onnx: cannot be written"):

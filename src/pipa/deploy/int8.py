@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pipa.deploy.export import quiet, refuse_without
 from pipa.errors import PipaError
 from pipa.files.writing import replacing
+from pipa.models.onnx_file import OnnxSegmenter
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
 """Operators that hold the weights; norms and interpolation stay in float32."""
@@ -23,8 +24,9 @@ def quantise(path: Path, out: Path, images: Iterable[Float[Tensor, "3 h w"]]) ->
     Args:
         path: The ONNX file.
         out: The file to write.
-        images: Images to calibrate on, RGB in [0, 1], of any size: windows of the file's size are
-            cut from the middle of them, and smaller images repeated at the border.
+        images: Images to calibrate on, RGB in [0, 1], of any size: they are resized by the file's
+            `resize`, windows of its size are cut from their middle, and smaller images repeated at
+            the border.
 
     Raises:
         PipaError: The extra `export` is not installed, there is no image, or `out` cannot be
@@ -36,8 +38,9 @@ def quantise(path: Path, out: Path, images: Iterable[Float[Tensor, "3 h w"]]) ->
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(path)
-    height, width = (side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[2:])
-    windows = [_middle(image, height, width) for image in images]
+    network = OnnxSegmenter(path)
+    height, width = network.size
+    windows = [_middle(network.resized(image[None]), height, width) for image in images]
     if not windows:
         raise PipaError("there is no image to calibrate on", "--int8")
     try:
@@ -71,10 +74,12 @@ class _Reader:
         return None if window is None else {"image": window}
 
 
-def _middle(image: Float[Tensor, "3 s t"], height: int, width: int) -> Float[np.ndarray, "1 3 h w"]:
+def _middle(
+    image: Float[Tensor, "1 3 s t"], height: int, width: int
+) -> Float[np.ndarray, "1 3 h w"]:
     """Cut a window from the middle; repeat the border of a smaller image."""
-    top, left = max(0, image.shape[1] - height) // 2, max(0, image.shape[2] - width) // 2
-    crop = image[None, :, top : top + height, left : left + width]
+    top, left = max(0, image.shape[2] - height) // 2, max(0, image.shape[3] - width) // 2
+    crop = image[..., top : top + height, left : left + width]
     below, right = height - crop.shape[2], width - crop.shape[3]
     filled = F.pad(crop, (0, right, 0, below), mode="replicate")
     return filled.float().cpu().numpy()

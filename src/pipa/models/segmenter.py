@@ -153,12 +153,15 @@ class Segmenter(nn.Module, ABC):
 
     def logits_of(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits of an image of any size, through windows, scaled by `resize` and back."""
+        logits = slide(self, self.resized(image))
+        size = image.shape[-2:]
+        return logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear")
+
+    def resized(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s t"]:
+        """Return images at the size that the network sees, by `resize`."""
         size = image.shape[-2], image.shape[-1]
         seen = fit_size(size, self.resize)
-        if seen == size:
-            return slide(self, image)
-        logits = slide(self, F.interpolate(image, seen, mode="bilinear"))
-        return F.interpolate(logits, size, mode="bilinear")
+        return image if seen == size else F.interpolate(image, seen, mode="bilinear")
 
     @overload
     def predict(self, image: list[Any] | tuple[Any, ...]) -> list[np.ndarray]: ...
