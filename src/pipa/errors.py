@@ -43,6 +43,20 @@ def at_least(minimum: float | int, value: float | int, option: str) -> None:
         raise PipaError(f"is {value}, must be at least {minimum}", f"--{option}")
 
 
+def above_zero(value: float, option: str) -> None:
+    """Refuse a value that is not above 0.
+
+    Args:
+        value: The value to check.
+        option: The option's name on the command line, without dashes.
+
+    Raises:
+        PipaError: The value is 0 or below, or NaN.
+    """
+    if not value > 0:
+        raise PipaError(f"is {value}, must be above 0", f"--{option}")
+
+
 class Interrupted(Exception):
     """A signal ended a run; the command line prints it as one line and exits with 128 + signal.
 

@@ -330,3 +330,14 @@ def test_each_place_moves_by_its_own_flow_against_plain_loops():
                 if inside:
                     to_x = w - 1 - to_x if flipped[i, 1] else to_x
                     assert torch.equal(found[i, :, y, x], second[i, :, int(to_y), int(to_x)])
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_no_place_is_no_loss_and_an_empty_bank_repels_nothing(mutual):
+    for places, negatives in ((0, 9), (0, 0), (7, 0)):
+        arguments = example(places, negatives)
+        first = arguments[0] = arguments[0].requires_grad_()
+        loss = patch_contrast(*arguments, mutual=mutual)
+        (gradient,) = torch.autograd.grad(loss, first)
+        assert loss.item() == 0
+        assert torch.equal(gradient, torch.zeros_like(first))

@@ -256,3 +256,10 @@ def test_the_device_is_never_asked():
         for similarity in (None, 0.1):
             loss = contrast_anchors(rows, anchors.label, anchors.valid, similarity=similarity)
             loss.backward()
+
+
+def test_no_group_is_no_loss():
+    none = torch.zeros(0, 4, 8, requires_grad=True)
+    loss = pixel_contrast(none, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0

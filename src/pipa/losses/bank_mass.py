@@ -41,6 +41,8 @@ def bank_mass(
         The masses; about -1e30 for a row without a negative.
     """
     rows, bank = at_least_float32(rows), at_least_float32(bank)
+    if len(rows) == 0:
+        return rows.sum(dim=1, keepdim=True)
     with torch.autocast(rows.device.type, enabled=False):
         mass: Tensor = _BankMass.apply(rows, bank, label, bank_label, temperature)  # type: ignore[no-untyped-call]
     return mass

@@ -50,6 +50,8 @@ def softmax_and_mass(
     Exponentials below exp(-80), which no sum can show beside the largest, are 0: MKL would take ten
     times as long for those that underflow, as all hidden ones do.
     """
+    if similarity.shape[1] == 0:
+        return similarity, similarity.new_full((len(similarity), 1), NOTHING)
     top = similarity.amax(dim=1, keepdim=True)
     share = torch.threshold_(similarity.sub_(top).clamp_(min=-80).exp_(), 2e-35, 0.0)
     total = share.sum(dim=1, keepdim=True)

@@ -29,7 +29,7 @@ def test_a_weight_that_decays_ends_at_0():
     expected = [0, 0, 0.2, 0.4, 0.3, 0.2, 0.1, 0, 0]
     assert [term.weight_at(step) for step in range(9)] == pytest.approx(expected)
     at_once = PixelTerm(weight=0.4, decay=4)
-    assert [at_once.weight_at(step) for step in range(5)] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
+    assert [at_once.weight_at(step) for step in range(5)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0])
 
 
 def test_outputs_are_supervised_in_their_boxes_by_their_share():
@@ -106,3 +106,18 @@ def test_a_loss_without_a_name_is_refused():
 
     with pytest.raises(PipaError, match=r"Nameless: has no name\. Write"):
         Nameless(1.0)
+
+
+@pytest.mark.parametrize(
+    ("term", "option", "value", "must"),
+    [
+        (PixelTerm, "anchors", 0, "must be at least 1"),
+        (PixelTerm, "per_class", 0, "must be at least 1"),
+        (PixelTerm, "temperature", 0.0, "must be above 0"),
+        (PatchTerm, "temperature", -0.1, "must be above 0"),
+        (PatchTerm, "threshold", 90.0, "must be from 0 to 1"),
+    ],
+)
+def test_values_that_would_train_nothing_or_nonsense_are_refused(term, option, value, must):
+    with pytest.raises(PipaError, match=rf"^--{term.name}\.{option}: is {value}, {must}"):
+        term(**{option: value})

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipa.batch import Batch, PairPlace, Unlabelled
 from pipa.losses.patch_contrast import patch_contrast, place_loss
 from pipa.models.segmenter import Prediction
+from pipa.uda.augment import jitter_and_blur
 from pipa.uda.pseudo import Pseudo
 from pipa.uda.self_training import SelfTraining
 from pipa.uda.teacher import Teacher
@@ -24,6 +25,7 @@ class Counted(Two):
 
     def analyse(self, image: torch.Tensor) -> Prediction:
         self.passes += 1
+        self.image = image
         return super().analyse(image)
 
 
@@ -55,6 +57,14 @@ def test_terms_of_the_pair_share_one_pass_and_change_nothing_of_each_other():
     alone = losses_of(patch())[0] | losses_of(PairCrossEntropy())[0]
     assert both == pytest.approx(alone, rel=1e-6)
     assert set(both) == {"patch", "pair_cross_entropy"}
+
+
+def test_the_shared_pass_sees_each_crop_in_colours_of_its_own():
+    pair = batch_of().pair
+    crops = torch.cat([pair.first.image, pair.second.image])
+    seen = losses_of(patch(), PairCrossEntropy())[1].image
+    assert torch.equal(seen, jitter_and_blur(crops, torch.Generator().manual_seed(len("pair"))))
+    assert not torch.equal(seen, crops)
 
 
 @settings(max_examples=50, deadline=None)

@@ -54,7 +54,7 @@ class Term(nn.Module, ABC):
         decay: Steps after that over which it falls linearly to 0; 0: it stays.
 
     Raises:
-        PipaError: An argument is below 0.
+        PipaError: An argument is below 0, or the class has no `name`.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Term(nn.Module, ABC):
         if since < 0:
             return 0.0
         grown = min(1.0, (since + 1) / max(1, self.warm_up))
-        fallen = max(0, since + 1 - self.warm_up) / self.decay if self.decay else 0.0
+        fallen = max(0, since + 1 - max(1, self.warm_up)) / self.decay if self.decay else 0.0
         return self.weight * grown * max(0.0, 1 - fallen)
 
     def prepare(self, student: Segmenter) -> None:  # most terms have nothing to build

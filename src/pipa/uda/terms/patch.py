@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from pipa.batch import IGNORE_INDEX, CropPair
-from pipa.errors import at_least
+from pipa.errors import PipaError, above_zero, at_least
 from pipa.losses.patch_contrast import NegativesOf, align, patch_contrast
 from pipa.models.segmenter import Segmenter
 from pipa.uda.processes import in_turn
@@ -50,10 +50,11 @@ class PatchTerm(TargetTerm):
         dim: Length of an embedding (release: 128).
         start: First step at which it counts (release: 10 000).
         warm_up: Steps of linear growth of the weight.
-        maps: "encoder", the backbone's maps, as the release's HRDA variant; "decoder", the map
-            below the classifier, as its DAFormer variant (there at stride 8, after pooling). On
+        maps: "encoder", the backbone's maps, as the paper; "decoder", the map below the
+            classifier, as the release's DAFormer variant (there at stride 8, after pooling). On
             Streets its gradient agreed best with that of true labels early on (cosine 0.08, the
-            encoder's 0.03), and not at the end (-0.01).
+            encoder's 0.03), and not at the end (-0.01); training showed no gain (docs/results.md,
+            Variants), nor did it with any of the options below.
         per_class: A crop is also sure of the surer half of each class's cells (CBST, Zou et al.,
             ECCV 2018), so that rare classes get queries: without it person, rider, wall, fence and
             bicycle had under 0.1 % of them each on Streets.
@@ -68,7 +69,8 @@ class PatchTerm(TargetTerm):
             gradient helped more at the start of adaptation (cosine 0.03) than at its end (0.01).
 
     Raises:
-        PipaError: `width` is below 1, `memory` is below 0, or the decoder has no map.
+        PipaError: `width` or `queries` is below 1, `memory` is below 0, `temperature` is not above
+            0, `threshold` is not in [0, 1], or the decoder has no map.
 
     Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
@@ -115,6 +117,9 @@ class PatchTerm(TargetTerm):
         check_width(width, dim, "patch")
         at_least(1, queries, "patch.queries")
         at_least(0, memory, "patch.memory")
+        above_zero(temperature, "patch.temperature")
+        if not 0 <= threshold <= 1:
+            raise PipaError(f"is {threshold}, must be from 0 to 1", "--patch.threshold")
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
         self.balanced, self.width, self.dim = balanced, width, dim
         self.maps: Maps = maps

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from pipa.batch import IGNORE_INDEX, Labelled
-from pipa.errors import PipaError, at_least
+from pipa.errors import PipaError, above_zero, at_least
 from pipa.losses.pixel_contrast import contrast_anchors, first_of_each, sample_anchors
 from pipa.models.segmenter import Prediction, Segmenter
 from pipa.uda.processes import in_turn, of_others, process_count
@@ -58,8 +58,8 @@ class PixelTerm(SourceTerm):
         decay: Steps after the warm-up over which the weight falls to 0; 0: it stays.
 
     Raises:
-        PipaError: `width` is below 1, `memory` is below 0, `similarity` is not in (0, 1], or the
-            decoder has no map.
+        PipaError: `width`, `anchors` or `per_class` is below 1, `memory` is below 0, `temperature`
+            is not above 0, `similarity` is not in (0, 1], or the decoder has no map.
 
     Examples:
         >>> student = pipa.create_segmenter("small", num_classes=5)
@@ -95,6 +95,9 @@ class PixelTerm(SourceTerm):
         super().__init__(weight, start, warm_up, decay)
         check_width(width, dim, "pixel")
         at_least(0, memory, "pixel.memory")
+        at_least(1, anchors, "pixel.anchors")
+        at_least(1, per_class, "pixel.per_class")
+        above_zero(temperature, "pixel.temperature")
         if similarity is not None and not 0 < similarity <= 1:
             raise PipaError("must be above 0 and at most 1", "--pixel.similarity")
         self.temperature, self.anchors, self.per_class = temperature, anchors, per_class
