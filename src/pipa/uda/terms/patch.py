@@ -38,6 +38,9 @@ class PatchTerm(TargetTerm):
     Where each crop has labels of its own, the less sure one learns, as in the release; where both
     lie in the target crop and have its labels, each learns from the other.
 
+    The options that the paper has not showed no gain over the defaults in training on Streets (one
+    seed each; docs/results.md, Variants).
+
     Args:
         weight: beta of the paper (0.1).
         temperature: tau (0.1 in the release).
@@ -53,8 +56,7 @@ class PatchTerm(TargetTerm):
         maps: "encoder", the backbone's maps, as the paper; "decoder", the map below the
             classifier, as the release's DAFormer variant (there at stride 8, after pooling). On
             Streets its gradient agreed best with that of true labels early on (cosine 0.08, the
-            encoder's 0.03), and not at the end (-0.01); training showed no gain (docs/results.md,
-            Variants), nor did it with any of the options below.
+            encoder's 0.03), and not at the end (-0.01).
         per_class: A crop is also sure of the surer half of each class's cells (CBST, Zou et al.,
             ECCV 2018), so that rare classes get queries: without it person, rider, wall, fence and
             bicycle had under 0.1 % of them each on Streets.

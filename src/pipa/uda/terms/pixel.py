@@ -30,7 +30,9 @@ from pipa.uda.terms.projection import (
 class PixelTerm(SourceTerm):
     """PiPa's `L_Pixel`: pixels of one class attract, of other classes repel, on the source.
 
-    Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609).
+    Chen, Zheng, Yang, Chua: PiPa (ACM MM 2023, arXiv 2211.07609). The options that the paper has
+    not, and its rule of `similarity`, showed no gain over the defaults in training on Streets (one
+    seed each; docs/results.md, Variants).
 
     Args:
         weight: alpha of the paper (0.1).
