@@ -259,3 +259,23 @@ def test_of_photographs_a_few_crops_are_judged(tmp_path):
     judging = judge_for(data, MethodOptions(start=1), {"max_steps": 10}, 2, adapts=True)
     assert judging is not None
     assert [image.shape for image in judging.images] == [(40, 64, 3)] * 2
+
+
+def test_a_model_is_judged_on_images_of_the_size_that_it_was_trained_on(tmp_path):
+    photos, source = (str(builders.folder(tmp_path / name, 2)) for name in ("photos", "source"))
+    model = create_segmenter("small", 3)
+    save_segmenter(model, tmp_path / "whole", SPACE)
+    save_segmenter(model, tmp_path / "run" / "model", SPACE)
+    (tmp_path / "run" / "config.yaml").write_text("data: {target_resize: [24, 24]}")
+    for side in (24, 16):
+        model.resize = (side, side)
+        save_segmenter(model, tmp_path / f"small{side}", SPACE)
+
+    def score(name):
+        judged, against = judge_saved([tmp_path / name], target=photos, source=source, count=2)
+        return judged.figures(against).score
+
+    assert score("small24") == score("run")
+    assert score("small24") != score("whole")
+    with pytest.raises(PipaError, match="small24: was trained on images of other sizes than the"):
+        judge_saved([tmp_path / "small24", tmp_path / "small16"], target=photos, source=source)

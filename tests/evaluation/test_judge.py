@@ -66,7 +66,7 @@ def test_a_constant_predictor_does_not_win(first):
     """It must lose even if nearly all pixels are of its class."""
     shares = [first, (1 - first) / 2, (1 - first) / 2]
     rng = np.random.default_rng(0)
-    labels = [rng.choice(K, (6, 8), p=shares).repeat(8, 0).repeat(8, 1) for _ in range(4)]
+    labels = [rng.choice(K, (6, 8), p=shares).repeat(8, 0).repeat(8, 1) for _ in range(6)]
     images = [picture(label, i) for i, label in enumerate(labels)]
     found = judge({"constant": CONSTANT, "perfect": PERFECT}, images, shares)
     assert found.ranking() == ["perfect", "constant"]
@@ -86,6 +86,15 @@ def test_the_perfect_one_beats_the_noisy_one_and_says_so():
         f"95 % interval [{low:+.3f}, {high:+.3f}] over 8 unlabelled images"
     )
     assert found.figures("perfect").score > 0.8
+
+
+def test_a_few_images_give_no_verdict():
+    """Two images would call every second pair of equally good networks better or worse."""
+    found = judge({"noisy": NOISY, "perfect": PERFECT}, IMAGES[:5], SHARES)
+    few = found.verdict("perfect", "noisy")
+    assert few.interval[0] > 0
+    assert few.outcome == "not distinguishable"
+    assert str(few).endswith("over 5 unlabelled images (fewer than 6 cannot tell)")
 
 
 def test_the_interval_is_that_of_images_drawn_again():

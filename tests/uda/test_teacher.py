@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pipa
 from pipa.batch import Box, CropPair, Unlabelled
+from pipa.errors import PipaError
 from pipa.models.segmenter import Output, Prediction, Segmenter, View
 from pipa.uda.pseudo import pseudo_label
 from pipa.uda.teacher import Teacher
@@ -205,3 +206,9 @@ def test_autocast_casts_each_weight_once_in_a_step():
     assert set(found) == {0, 1}
     assert torch.equal(first.confidence, second.confidence)
     assert not any(weight.requires_grad for weight in teacher.network.parameters())
+
+
+@pytest.mark.parametrize("confidence", [-1.0, 2.0, float("nan")])
+def test_a_confidence_that_no_pixel_can_have_is_refused(confidence):
+    with pytest.raises(PipaError, match=r"^--method\.confidence: is .*must be from 0 to 1"):
+        Teacher(pipa.create_segmenter("small", 3), confidence=confidence)

@@ -68,6 +68,12 @@ class Figures:
     """Mean probability of the predicted classes."""
 
 
+ENOUGH = 6
+"""Minimum number of images for a verdict.
+
+The bootstrap of two equally good networks excludes 0 with a probability of about 2^(1 - images)."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The comparison of two networks; `str(verdict)` is a sentence."""
@@ -83,10 +89,13 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """Return better or worse if the interval is on one side of 0, else not distinguishable."""
-        if self.images > 1 and self.interval[0] > 0:
+        """Return better or worse if the interval is on one side of 0, else not distinguishable.
+
+        So are two networks by fewer images than `ENOUGH`.
+        """
+        if self.images >= ENOUGH and self.interval[0] > 0:
             return "better"
-        if self.images > 1 and self.interval[1] < 0:
+        if self.images >= ENOUGH and self.interval[1] < 0:
             return "worse"
         return "not distinguishable"
 
@@ -101,6 +110,7 @@ class Verdict:
         return (
             f"{found}: difference of the scores {self.difference:+.3f}, 95 % interval "
             f"[{low:+.3f}, {high:+.3f}] over {self.images} unlabelled images"
+            f"{'' if self.images >= ENOUGH else f' (fewer than {ENOUGH} cannot tell)'}"
         )
 
 

@@ -259,7 +259,8 @@ def methods(contents: Contents) -> dict[str, Any] | None:
         said_below.insert(
             1,
             f"The source-only student is the run's own at step {record.start}, before it saw the "
-            "target; the adapted one has trained for longer as well.",
+            "target (but for its colours, with a style); the adapted one has trained for longer as "
+            "well.",
         )
     return {"cells": cells(contents.comparison), "notes": said_below}
 

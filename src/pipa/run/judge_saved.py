@@ -39,19 +39,20 @@ def judge_saved(
 
     Raises:
         PipaError: A model or an image cannot be read, the source is unknown or has no class
-            of the first model, models have different ones, or no model is the one in `against`.
+            of the first model, models have different ones or were trained on images of different
+            sizes, or no model is the one in `against`.
     """
     known = run_data(paths[0])
     at_least(1, count, "images")
     own = known.get("format", "folder")
     target_format, source_format = ("folder" if spec else own for spec in (target, source))
-    target, source = target or known.get("target"), source or known.get("source")
+    target = known.get("target") if target is None else target
+    source = known.get("source") if source is None else source
     for option, value in {"--target": target, "--source": source}.items():
         if value is None:
             raise PipaError(f"{paths[0]} is not a run, so it has no data", option, "Give the data.")
     assert target is not None
     assert source is not None
-    resize = known.get("target_resize")  # other photos are used at the size of the run's
     skipped: list[PipaError] | None = [] if known.get("on_error") == "skip" else None
     models = dict(saved_models(paths))
     before = [name for name in models if name.endswith(SOURCE_ONLY_FOLDER)]
@@ -59,6 +60,11 @@ def judge_saved(
     baseline = baseline if against is None else str(against)
     if baseline not in models:
         raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
+    first = models[str(paths[0])]
+    given = known.get("target_resize")  # for models that were saved without it
+    resize = first.resize or (None if given is None else (given[0], given[1]))
+    if any(model.resize not in (None, resize) for model in models.values()):
+        raise PipaError("was trained on images of other sizes than the rest", paths[0])
     classes = classes or known.get("classes")
     with reading_data_of(paths[0]):
         images = list(
@@ -67,7 +73,6 @@ def judge_saved(
         labelled, labels = open_labelled(
             source, classes, role="source", default=source_format, skipped=skipped
         )
-    first = models[str(paths[0])]
     adopt(labelled, first, source)
     shares = class_counts(labelled, (first.labels or labels).names, skipped).pixels.sum(axis=0)
     return judge(models, images, shares, quiet=False), baseline

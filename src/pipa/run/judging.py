@@ -1,8 +1,9 @@
 """Judging without labels, during training and at its end.
 
-The student at `method.start`, which has seen only the source, is kept as the source-only model.
-At the end the adapted student is compared with it, and replaced by it if adaptation made it worse:
-by the labelled images if there are any, else by the verdict without labels.
+The student at `method.start`, which has seen only the source (in the target's colours, with a
+style), is kept as the source-only model. At the end the adapted student is compared with it, and
+replaced by it if adaptation made it worse: by the labelled images if there are any, else by the
+verdict without labels.
 """
 
 import copy

@@ -33,9 +33,9 @@ class SourceOnly(Method):
         source_terms: Losses on the student's prediction for the source.
         target_terms: Losses that run the student on the target without a teacher.
         start: First step with a target; before it the student learns from the source alone.
-        passes: Student passes over each source batch, each with its own colours; their losses are
-            averaged. A baseline for a method with four passes a step sets 4, so that both see
-            equally many images.
+        passes: Student passes over each source batch, each with its own jitter (the style is drawn
+            once a step); their losses are averaged. A baseline for a method with four passes a step
+            sets 4, so that both see equally many images.
         jitter_source: Colour jitter and blur on the source (the papers: no).
         style: Gives source images the style of the target; None: no change.
         seed: Decides every draw of a step, together with the step's number.

@@ -42,7 +42,7 @@ class Teacher(nn.Module):
             "my label or one of these" (see `cross_entropy`).
 
     Raises:
-        PipaError: `align_shares` is not in 0 .. 1.
+        PipaError: `confidence` or `align_shares` is not in 0 .. 1.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
+        if not 0 <= confidence <= 1:
+            raise PipaError(f"is {confidence}, must be from 0 to 1", "--method.confidence")
         self.momentum, self.confidence = momentum, confidence
         self.pseudo_weight: PseudoWeight = pseudo_weight
         self.marginal = marginal
