@@ -57,6 +57,20 @@ def above_zero(value: float, option: str) -> None:
         raise PipaError(f"is {value}, must be above 0", f"--{option}")
 
 
+def from_0_to_1(value: float, option: str) -> None:
+    """Refuse a value outside of [0, 1].
+
+    Args:
+        value: The value to check.
+        option: The option's name on the command line, without dashes.
+
+    Raises:
+        PipaError: The value is below 0 or above 1, or NaN.
+    """
+    if not 0 <= value <= 1:
+        raise PipaError(f"is {value}, must be from 0 to 1", f"--{option}")
+
+
 class Interrupted(Exception):
     """A signal ended a run; the command line prints it as one line and exits with 128 + signal.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipa.batch import CropPair, Unlabelled
-from pipa.errors import PipaError
+from pipa.errors import PipaError, from_0_to_1
 from pipa.models.segmenter import Segmenter
 from pipa.uda.pseudo import Pseudo, PseudoWeight, pseudo_label, unnamed_classes
 
@@ -57,8 +57,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
-        if not 0 <= confidence <= 1:
-            raise PipaError(f"is {confidence}, must be from 0 to 1", "--method.confidence")
+        from_0_to_1(confidence, "method.confidence")
         self.momentum, self.confidence = momentum, confidence
         self.pseudo_weight: PseudoWeight = pseudo_weight
         self.marginal = marginal

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipa.batch import Unlabelled
-from pipa.errors import PipaError, at_least
+from pipa.errors import at_least, from_0_to_1
 from pipa.models.segmenter import Segmenter
 from pipa.uda.augment import block_mask, jitter_and_blur
 from pipa.uda.pseudo import Pseudo
@@ -52,8 +52,7 @@ class MaskedConsistency(TargetTerm):
     ) -> None:
         super().__init__(weight, start, warm_up)
         at_least(1, block, "masked.block")
-        if not 0 <= ratio <= 1:
-            raise PipaError(f"is {ratio}, must be from 0 to 1", "--masked.ratio")
+        from_0_to_1(ratio, "masked.ratio")
         self.block, self.ratio = block, ratio
         self.needs_teacher = teacher == "shared"
         self.momentum, self.confidence = momentum, confidence

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from pipa.batch import IGNORE_INDEX, CropPair
-from pipa.errors import PipaError, above_zero, at_least
+from pipa.errors import above_zero, at_least, from_0_to_1
 from pipa.losses.patch_contrast import NegativesOf, align, patch_contrast
 from pipa.models.segmenter import Segmenter
 from pipa.uda.processes import in_turn
@@ -120,8 +120,7 @@ class PatchTerm(TargetTerm):
         at_least(1, queries, "patch.queries")
         at_least(0, memory, "patch.memory")
         above_zero(temperature, "patch.temperature")
-        if not 0 <= threshold <= 1:
-            raise PipaError(f"is {threshold}, must be from 0 to 1", "--patch.threshold")
+        from_0_to_1(threshold, "patch.threshold")
         self.temperature, self.threshold, self.queries = temperature, threshold, queries
         self.balanced, self.width, self.dim = balanced, width, dim
         self.maps: Maps = maps
