@@ -200,5 +200,5 @@ def test_the_shares_go_on_from_a_checkpoint():
 
 @pytest.mark.parametrize("exponent", [-0.1, 1.5])
 def test_an_exponent_outside_its_range_is_refused(exponent):
-    with pytest.raises(PipaError, match="align_shares"):
+    with pytest.raises(PipaError, match=r"--method\.align_shares: is"):
         Teacher(small(), align_shares=exponent)

@@ -171,7 +171,7 @@ class ShareAlignment(nn.Module):
         super().__init__()
         if not 0 < exponent <= 1:
             raise PipaError(
-                f"is {exponent}", "align_shares", "Give a number from 0 (off) to 1 (in full)."
+                f"is {exponent}, must be from 0 (off) to 1 (in full)", "--method.align_shares"
             )
         self.exponent, self.momentum = exponent, momentum
         self.register_buffer("source", torch.zeros(num_classes))
