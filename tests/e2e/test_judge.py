@@ -102,7 +102,7 @@ def test_a_run_that_is_moved_and_made_longer_keeps_its_best_checkpoint(pipa, pai
     assert kept == ["best.ckpt", "last.ckpt", "step6.ckpt"]
 
 
-@pytest.mark.parametrize("options", [[], ["--method.style=colour"]])
+@pytest.mark.parametrize("options", [[], ["--method.style=colour", "--method.start=9"]])
 def test_a_source_only_training_is_not_judged(pipa, pair, tmp_path, caplog, options):
     given = [*pair, *TINY, "--method.name=source_only", "--judge=4", "--trainer.max_steps=2"]
     run = tmp_path / "run"

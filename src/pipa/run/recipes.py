@@ -232,12 +232,15 @@ def import_term(name: str) -> Term:
     return term
 
 
+def learns_from_target(options: MethodOptions, terms: Sequence[Term]) -> bool:
+    """Whether a loss of the method looks at target images; their style alone teaches nothing."""
+    return options.recipe.needs_target or any(term.needs_target for term in terms)
+
+
 def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
     """Return the needs of a method with these terms."""
     return Needs(
-        target=options.recipe.needs_target
-        or options.style != "none"
-        or any(term.needs_target for term in terms),
+        target=options.style != "none" or learns_from_target(options, terms),
         pair=any(term.needs_pair for term in terms),
         rare_classes=options.recipe.rare_classes,
     )

@@ -40,7 +40,13 @@ from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import judge_for, score_source_only
 from pipa.run.options import TRAINER, StudentOptions, build_student
 from pipa.run.patience import patience_for
-from pipa.run.recipes import MethodOptions, build_method, chosen_terms, needs_of
+from pipa.run.recipes import (
+    MethodOptions,
+    build_method,
+    chosen_terms,
+    learns_from_target,
+    needs_of,
+)
 from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
@@ -136,7 +142,7 @@ def train(
         if config is not None:
             write_text(out / "config.yaml", config)
         hush_lightning()
-        adapts = method.recipe.needs_target or any(term.needs_target for term in terms)
+        adapts = learns_from_target(method, terms)
         judging = judge_for(data, method, trainer, judge, adapts=adapts) if judge else None
         patience = patience_for(trainer, data, method.start, judged=judging is not None)
         watching = [] if judging is None else [judging]
@@ -213,7 +219,7 @@ def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: i
             `method.start`.
     """
     needs = needs_of(method, terms)
-    if needs.target and method.start >= steps:
+    if learns_from_target(method, terms) and method.start >= steps:
         raise PipaError(
             f"is {method.start}: with {steps} steps the target is never used",
             "--method.start",
