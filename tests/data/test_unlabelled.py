@@ -24,7 +24,7 @@ def test_a_faulty_image_is_passed_over_and_nothing_but_faulty_ones_is_an_error(t
 def test_of_large_images_parts_are_taken_each_at_another_place(tmp_path):
     photos = str(builders.folder(tmp_path / "photos", 4, labelled=False, size=(48, 64)))
     whole = list(each_image(photos, 4))
-    parts = list(each_image(photos, 4, most=(20, 100)))
+    parts = list(each_image(photos, 4, crop=(4, 20)))
     places = []
     for image, part in zip(whole, parts, strict=True):
         assert part.shape == (20, 64, 3)
@@ -32,6 +32,6 @@ def test_of_large_images_parts_are_taken_each_at_another_place(tmp_path):
         assert len(rows) == 1
         places += rows
     assert len(set(places)) > 1
-    assert all(map(np.array_equal, parts, list(each_image(photos, 4, most=(20, 100)))))
-    halved = list(each_image(photos, 1, resize=(24, 32), most=(20, 20)))
+    assert all(map(np.array_equal, parts, list(each_image(photos, 4, crop=(4, 20)))))
+    halved = list(each_image(photos, 1, resize=(24, 32), crop=(4, 4)))
     assert halved[0].shape == (20, 20, 3)

@@ -1,14 +1,18 @@
 """A run that is judged without labels: what it says, and what it keeps."""
 
+import csv
 import json
 from functools import partial
+from pathlib import Path
 
 import builders
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
+from uda.steps import LABELS, Feed, batch_of, fit, small
 
 from pipa.classes import LabelSpace
 from pipa.data.module import UDAData
@@ -19,9 +23,11 @@ from pipa.evaluation.scores import Result
 from pipa.models.build import create_segmenter
 from pipa.models.saved import adapted_folder, load_segmenter, save_segmenter
 from pipa.run.ending import write_run
-from pipa.run.judge_saved import judge_saved
+from pipa.run.judge_saved import comparisons, judge_saved
 from pipa.run.judging import Judge, judge_for
 from pipa.run.recipes import MethodOptions
+from pipa.uda.optim import Optim
+from pipa.uda.self_training import SelfTraining
 from pipa.uda.source_only import SourceOnly
 
 from .conftest import TINY
@@ -141,6 +147,24 @@ def test_the_source_only_model_is_the_student_at_the_start(pipa, pair, tmp_path)
     assert not all(torch.equal(kept[name], last[name]) for name in kept)
 
 
+def test_the_agreement_with_the_source_only_student_is_logged(tmp_path):
+    images = [builders.picture(builders.mosaic(i), i) for i in range(3)]
+    judging = Judge(images, np.ones(3, dtype=int), start=1, every=2)
+    board = CSVLogger(tmp_path, name=None, version="")
+    module = SelfTraining(small(), LABELS, optim=Optim(lr=3.0e-3, warm_up=0))
+    feed = Feed([batch_of(seed) for seed in range(4)])
+    fit(module, feed, logger=board, callbacks=[judging])
+    board.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        logged = [row["judge/same"] for row in csv.DictReader(file) if row["judge/same"]]
+    before = judging.source_only_model(module.student)
+    assert before is not None
+    same = [module.student.predict(image) == before.predict(image) for image in images]
+    assert 0 < np.mean(same) < 1
+    assert len(logged) == 2
+    assert float(logged[-1]) == pytest.approx(np.mean(same))
+
+
 def destroyed():
     """A student that says one class everywhere, judged against one that tells colours apart."""
     torch.manual_seed(0)
@@ -231,6 +255,37 @@ def test_a_run_with_relative_paths_says_from_where(tmp_path, monkeypatch):
     assert f"was started, {home}: call pipa there" in (tmp_path / "page.html").read_text()
     monkeypatch.chdir(home)
     assert judge_saved([run], count=1)[0].as_dict()["images"] == 1
+    (run / "config.yaml").write_text("data: {source: ./elsewhere, target: photos}")
+    with pytest.raises(PipaError, match=r"elsewhere/images: the folder does not exist. Images"):
+        judge_saved([run], count=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("source: 5", "data.source is 5, expected a text"),
+        ("target: [a]", "data.target is .'a'., expected a text"),
+        ("crop: large", "data.crop is large, expected .HEIGHT, WIDTH."),
+        ("target_resize: [24]", "data.target_resize is .24., expected .HEIGHT, WIDTH."),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path, data, said):
+    photos = str(builders.folder(tmp_path / "photos", 2))
+    run = tmp_path / "run"
+    save_segmenter(create_segmenter("small", 3), run / "model", SPACE)
+    (run / "config.yaml").write_text(f"data: {{{data}}}")
+    with pytest.raises(PipaError, match=f"run/config.yaml: {said}"):
+        judge_saved([run], target=photos, source=photos)
+
+
+def test_each_run_is_compared_with_its_own_source_only_model():
+    two = ["a", "b", "a/source_only", "b/source_only"]
+    assert comparisons(two, None) == {"a": "a/source_only", "b": "b/source_only"}
+    kept = ["a", "b", "a/model_adapted", "a/source_only"]
+    found = {"a/model_adapted": "a/source_only", "b": "a/source_only"}
+    assert comparisons(kept, None) == found, "a is its own source-only model, b has none"
+    assert comparisons(["m", "n"], None) == {"n": "m"}
+    assert comparisons(["a", "a/source_only", "n"], Path("n")) == {"a": "n", "a/source_only": "n"}
 
 
 def test_the_sources_classes_are_matched_with_the_models_by_name(tmp_path):
@@ -259,6 +314,11 @@ def test_of_photographs_a_few_crops_are_judged(tmp_path):
     judging = judge_for(data, MethodOptions(start=1), {"max_steps": 10}, 2, adapts=True)
     assert judging is not None
     assert [image.shape for image in judging.images] == [(40, 64, 3)] * 2
+    run = tmp_path / "run"
+    save_segmenter(create_segmenter("small", 3), run / "model", SPACE)
+    (run / "config.yaml").write_text("data: {crop: [8, 16]}")
+    found, _ = judge_saved([run], target=photos, source=photos, count=2)
+    assert found.observed[str(run)].count.sum() == 2 * 40 * 64, "as in training"
 
 
 def test_a_model_is_judged_on_images_of_the_size_that_it_was_trained_on(tmp_path):
@@ -272,8 +332,8 @@ def test_a_model_is_judged_on_images_of_the_size_that_it_was_trained_on(tmp_path
         save_segmenter(model, tmp_path / f"small{side}", SPACE)
 
     def score(name):
-        judged, against = judge_saved([tmp_path / name], target=photos, source=source, count=2)
-        return judged.figures(against).score
+        judged, _ = judge_saved([tmp_path / name], target=photos, source=source, count=2)
+        return judged.figures(str(tmp_path / name)).score
 
     assert score("small24") == score("run")
     assert score("small24") != score("whole")

@@ -27,7 +27,7 @@ def judge_command(given: list[str]) -> int:
     parser.add_argument("--source", type=str | None, help=about)
     parser.add_argument("--classes", type=str | None, help="the classes of the source")
     parser.add_argument("--images", type=int, default=64, help="how many to look at, at most")
-    about = "the model that the others are compared with; default: the run's source-only model"
+    about = "the model that all others are compared with; default: each run's source-only model"
     parser.add_argument("--against", type=Path | None, help=about)
     parser.add_argument("--out", type=Path | None, help="write all criteria here, as JSON")
     options = parser.parse_args(given)
@@ -35,7 +35,7 @@ def judge_command(given: list[str]) -> int:
 
     from pipa.run.judge_saved import judge_saved
 
-    judgement, baseline = judge_saved(
+    judgement, verdicts = judge_saved(
         options.models,
         target=options.target,
         source=options.source,
@@ -44,9 +44,8 @@ def judge_command(given: list[str]) -> int:
         against=options.against,
     )
     show(judgement.table())
-    for name in judgement.ranking():
-        if name != baseline:
-            print(judgement.verdict(name, baseline))
+    for verdict in verdicts:
+        print(verdict)
     if options.out:
         judgement.write(options.out)
     return 0

@@ -13,6 +13,8 @@ from pipa.data.rare_classes import class_counts
 from pipa.errors import PipaError
 from pipa.files.images import fit_size
 
+CROPS = 5
+"""Of an image more than so many crops high or wide a part is judged: it would take minutes."""
 MOST_PIXELS = 2**20
 """Of a larger image, `brightness_gap` looks at every n-th pixel only."""
 
@@ -23,7 +25,7 @@ def each_image(
     *,
     format: str = "folder",
     resize: Size | None = None,
-    most: Size | None = None,
+    crop: Size | None = None,
     skipped: list[PipaError] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
     """Yield a few images, spread over a data set whose labels are not looked for.
@@ -35,7 +37,8 @@ def each_image(
         count: How many, at most.
         format: Format of a path without one.
         resize: Scale each image to fit into this; None: as it is.
-        most: Of a larger image, take a part of this size, each at another place; None: all of it.
+        crop: Of an image more than `CROPS` crops of this size high or wide, take a part of so many,
+            of each at another place; None: all of it.
         skipped: The list that unreadable files are added to; None: they are raised.
 
     Raises:
@@ -53,7 +56,8 @@ def each_image(
             skipped.append(error)
             continue
         size = fit_size(image.shape[:2], resize)
-        part = size if most is None else (min(size[0], most[0]), min(size[1], most[1]))
+        most = size if crop is None else (CROPS * crop[0], CROPS * crop[1])
+        part = (min(size[0], most[0]), min(size[1], most[1]))
         rng = np.random.default_rng(index)
         corner = (
             int(rng.integers(size[0] - part[0] + 1)),

@@ -16,6 +16,10 @@ from pipa.evaluation.scores import Result
 
 NOT_OF_A_ROW = ("out", "seed", "resume")
 """Options in which the runs of a row differ."""
+TEXTS = {"source", "target", "validation", "classes", "format", "on_error"}
+"""Options of `data` that are texts."""
+SIZES = {"crop", "target_resize"}
+"""Options of `data` that are a size in pixels; one number stands for a square."""
 UNKNOWN = "unknown images"
 
 
@@ -153,9 +157,23 @@ def read_options(file: Path) -> dict[str, Any]:
 
 
 def run_data(run: Path) -> Mapping[str, Any]:
-    """Return the `data` section of a run; empty if the path is not a run."""
-    data = read_options(run / "config.yaml").get("data")
-    return data if isinstance(data, dict) else {}
+    """Return the `data` section of a run, without options that are null; empty if there is none.
+
+    Raises:
+        PipaError: An option that says where the images are or how large is not of its kind.
+    """
+    file = run / "config.yaml"
+    data = read_options(file).get("data")
+    found = {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else {}
+    for name in TEXTS & found.keys():
+        if not isinstance(found[name], str):
+            raise PipaError(f"data.{name} is {found[name]}, expected a text", file)
+    for name in SIZES & found.keys():
+        value = found[name]
+        sides = value if isinstance(value, list) and len(value) == 2 else [value]
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            raise PipaError(f"data.{name} is {value}, expected [HEIGHT, WIDTH]", file)
+    return found
 
 
 @contextmanager
@@ -170,9 +188,12 @@ def reading_data_of(run: Path) -> Iterator[None]:
     except PipaError as error:
         specs = [str(run_data(run).get(role) or "/") for role in ("source", "target", "validation")]
         data, where = {Path(spec.rpartition(":")[2]) for spec in specs}, Path(str(error.where))
-        if where.is_absolute() or where.exists() or data.isdisjoint((where, *where.parents)):
-            raise
         folder = started_in(run)
+        here = bool(folder) and Path(folder) == Path.cwd()
+        if here or where.is_absolute() or where.exists():
+            raise
+        if data.isdisjoint((where, *where.parents)):
+            raise
         remedy = (
             f"Paths of {run} are relative to the folder where its training was started"
             f"{f', {folder}' if folder else ''}: call pipa there."

@@ -8,7 +8,7 @@ from pipa.data.rare_classes import class_counts
 from pipa.data.unlabelled import each_image
 from pipa.errors import PipaError, at_least
 from pipa.evaluation.evaluate import adopt
-from pipa.evaluation.judge import Judgement, judge
+from pipa.evaluation.judge import Judgement, Verdict, judge
 from pipa.evaluation.runs import reading_data_of, run_data
 from pipa.models.device import pick_device
 from pipa.models.saved import ADAPTED_FOLDER, SOURCE_ONLY_FOLDER, holds_network, load_segmenter
@@ -23,8 +23,10 @@ def judge_saved(
     classes: str | None = None,
     count: int = 64,
     against: Path | None = None,
-) -> tuple[Judgement, str]:
+) -> tuple[Judgement, list[Verdict]]:
     """Judge finished models; for a run, judge its model and its source-only model.
+
+    Of large photographs parts are judged, as in training (`pipa.data.unlabelled.CROPS`).
 
     Args:
         paths: Runs, model folders, checkpoints.
@@ -32,10 +34,11 @@ def judge_saved(
         source: Data whose class shares are counted; None: the source of the first run.
         classes: The classes of the source; None: those of the first run, or the data set's own.
         count: Maximum number of target images.
-        against: The model with which the others are compared; None: the first source-only one.
+        against: The model with which the others are compared; None: the models of a run are
+            compared with its source-only model, further models with the first source-only one.
 
     Returns:
-        The judgement, and the name of the model with which the others are compared.
+        The judgement, and the comparisons, the model with the highest score first.
 
     Raises:
         PipaError: A model or an image cannot be read, the source is unknown or has no class
@@ -55,27 +58,26 @@ def judge_saved(
     assert source is not None
     skipped: list[PipaError] | None = [] if known.get("on_error") == "skip" else None
     models = dict(saved_models(paths))
-    before = [name for name in models if name.endswith(SOURCE_ONLY_FOLDER)]
-    baseline = [*before, *models][0]
-    baseline = baseline if against is None else str(against)
-    if baseline not in models:
-        raise PipaError("is none of the models", "--against", f"Models: {', '.join(models)}.")
+    compared = comparisons(list(models), against)
     first = models[str(paths[0])]
-    given = known.get("target_resize")  # for models that were saved without it
-    resize = first.resize or (None if given is None else (given[0], given[1]))
+    resize = first.resize or _size(known.get("target_resize"))  # of models saved without it
     if any(model.resize not in (None, resize) for model in models.values()):
         raise PipaError("was trained on images of other sizes than the rest", paths[0])
+    crop = _size(known.get("crop", first.window))
     classes = classes or known.get("classes")
     with reading_data_of(paths[0]):
-        images = list(
-            each_image(target, count, format=target_format, resize=resize, skipped=skipped)
+        found = each_image(
+            target, count, format=target_format, resize=resize, crop=crop, skipped=skipped
         )
+        images = list(found)
         labelled, labels = open_labelled(
             source, classes, role="source", default=source_format, skipped=skipped
         )
     adopt(labelled, first, source)
     shares = class_counts(labelled, (first.labels or labels).names, skipped).pixels.sum(axis=0)
-    return judge(models, images, shares, quiet=False), baseline
+    judgement = judge(models, images, shares, quiet=False)
+    ranking = [name for name in judgement.ranking() if name in compared]
+    return judgement, [judgement.verdict(name, compared[name]) for name in ranking]
 
 
 def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
@@ -83,3 +85,39 @@ def saved_models(paths: Sequence[Path]) -> list[tuple[str, Segmenter]]:
     further = [path / name for path in paths for name in (ADAPTED_FOLDER, SOURCE_ONLY_FOLDER)]
     known = [*paths, *(path for path in further if holds_network(path))]
     return [(str(path), load_segmenter(path).to(pick_device())) for path in known]
+
+
+def comparisons(names: Sequence[str], against: Path | None) -> dict[str, str]:
+    """Say with which model each is compared.
+
+    A model is not compared with itself; nor is the kept model of a run with its source-only model
+    where that is the one that was kept.
+
+    Args:
+        names: The names of `saved_models`.
+        against: The model with which all are compared; None: each run has its own.
+
+    Raises:
+        PipaError: No model is the one in `against`.
+    """
+    if against is not None:
+        if str(against) not in names:
+            raise PipaError("is none of the models", "--against", f"Models: {', '.join(names)}.")
+        return {name: str(against) for name in names if name != str(against)}
+    source_only = [name for name in names if Path(name).name == SOURCE_ONLY_FOLDER]
+    found: dict[str, str] = {}
+    for name in names:
+        run = Path(name).parent if Path(name).name == ADAPTED_FOLDER else Path(name)
+        own = str(run / SOURCE_ONLY_FOLDER)
+        kept_it = own in names and Path(name) == run and str(run / ADAPTED_FOLDER) in names
+        base = own if own in names else [*source_only, *names][0]
+        if name != base and name not in source_only and not kept_it:
+            found[name] = base
+    return found
+
+
+def _size(sides: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return both sides; one number stands for a square."""
+    if sides is None:
+        return None
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])

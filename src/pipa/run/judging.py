@@ -36,8 +36,6 @@ from pipa.uda.method import Method
 log = logging.getLogger("pipa")
 
 ADAPTED, SOURCE_ONLY = "adapted", "source-only"
-CROPS = 5
-"""Of an image more than so many crops high or wide a part is judged: it would take minutes."""
 
 
 class Judge(Callback):
@@ -153,10 +151,9 @@ def judge_for(
             "no verdict at the end: without --method.start N there is no source-only student "
             "to compare with"
         )
-    most = CROPS * data.crop[0], CROPS * data.crop[1]
     same: dict[str, Any] = {"format": data.format, "skipped": data.skippable}
     return Judge(
-        list(each_image(data.target, count, resize=data.target_resize, most=most, **same)),
+        list(each_image(data.target, count, resize=data.target_resize, crop=data.crop, **same)),
         source_pixels(data.source, classes=data.classes, **same),
         start=method.start,
         every=validation_interval(trainer),
