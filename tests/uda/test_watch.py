@@ -121,6 +121,29 @@ def test_the_rate_of_each_step_and_the_sure_pseudo_labels_are_logged(tmp_path):
     assert sum(shares) == pytest.approx(1)
 
 
+def test_weight_and_sureness_are_means_over_the_steps_since_the_last_log(tmp_path):
+    class Seen(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            pseudo = module.last_step.pseudo
+            sure = (pseudo.confidence.double() >= module.teacher.confidence).double().mean()
+            seen.append((pseudo.weight.double().mean().item(), sure.item()))
+
+    seen: list[tuple[float, float]] = []
+    board = TensorBoardLogger(tmp_path, name=None, version="board")
+    options = {"confidence": 0.4, "pseudo_weight": "confidence"}
+    module = SelfTraining(small(), LABELS, optim=Optim(lr=1.0e-2, warm_up=0), **options)
+    feed = Feed([batch_of(seed) for seed in range(4)])
+    callbacks = [PseudoLabels(LABELS.names), Seen()]
+    fit(module, feed, logger=board, callbacks=callbacks, log_every_n_steps=2)
+    board.finalize("success")
+    found = events(tmp_path / "board")
+    for at, name in enumerate(("pseudo/weight", "pseudo/sure")):
+        one, two, three, four = (step[at] for step in seen)
+        assert len({one, two, three, four}) > 1
+        logged = [point.value for point in found.Scalars(name)]
+        assert logged == pytest.approx([(one + two) / 2, (three + four) / 2], rel=1e-5)
+
+
 def test_a_class_of_many_pixels_is_counted_to_the_end():
     """Float32 stops at 2^24, which a class reaches within fifty steps of large crops."""
     watch = PseudoLabels(LABELS.names)
