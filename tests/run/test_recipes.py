@@ -12,8 +12,8 @@ from pipa.run.recipes import (
     MethodOptions,
     build_method,
     chosen_terms,
-    needs_of,
 )
+from pipa.run.train import needs_of
 from pipa.uda.adversarial import Adversarial
 from pipa.uda.optim import Optim
 from pipa.uda.self_training import SelfTraining

@@ -22,7 +22,6 @@ from functools import partial
 from inspect import signature
 from typing import Literal
 
-from pipa.batch import Needs
 from pipa.classes import LabelSpace
 from pipa.errors import PipaError, at_least
 from pipa.files.imports import import_class
@@ -230,20 +229,6 @@ def import_term(name: str) -> Term:
         remedy = f"Give its arguments: {{class_path: {name}, init_args: {{...}}}}."
         raise PipaError(f"{name} cannot be built ({error})", where, remedy) from error
     return term
-
-
-def learns_from_target(options: MethodOptions, terms: Sequence[Term]) -> bool:
-    """Whether a loss of the method looks at target images; their style alone teaches nothing."""
-    return options.recipe.needs_target or any(term.needs_target for term in terms)
-
-
-def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
-    """Return the needs of a method with these terms."""
-    return Needs(
-        target=options.style != "none" or learns_from_target(options, terms),
-        pair=any(term.needs_pair for term in terms),
-        rare_classes=options.recipe.rare_classes,
-    )
 
 
 def build_method(

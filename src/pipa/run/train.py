@@ -18,6 +18,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from pipa.batch import Needs
 from pipa.data.module import UDAData
 from pipa.data.unlabelled import brightness_gap
 from pipa.errors import Interrupted, PipaError
@@ -40,13 +41,7 @@ from pipa.run.interrupt import StopOnSignal
 from pipa.run.judging import judge_for, score_source_only
 from pipa.run.options import TRAINER, StudentOptions, build_student
 from pipa.run.patience import patience_for
-from pipa.run.recipes import (
-    MethodOptions,
-    build_method,
-    chosen_terms,
-    learns_from_target,
-    needs_of,
-)
+from pipa.run.recipes import MethodOptions, build_method, chosen_terms
 from pipa.run.speed import Speed
 from pipa.uda.method import Method
 from pipa.uda.optim import Optim
@@ -209,6 +204,20 @@ def set_up(
             out.rmdir()  # only if it is empty: no unfinished run stays behind
         raise
     return module
+
+
+def learns_from_target(options: MethodOptions, terms: Sequence[Term]) -> bool:
+    """Whether a loss of the method looks at target images; their style alone teaches nothing."""
+    return options.recipe.needs_target or any(term.needs_target for term in terms)
+
+
+def needs_of(options: MethodOptions, terms: Sequence[Term]) -> Needs:
+    """Return the needs of a method with these terms."""
+    return Needs(
+        target=options.style != "none" or learns_from_target(options, terms),
+        pair=any(term.needs_pair for term in terms),
+        rare_classes=options.recipe.rare_classes,
+    )
 
 
 def answer(data: UDAData, method: MethodOptions, terms: Sequence[Term], steps: int) -> UDAData:
