@@ -189,11 +189,12 @@ def export_command(given: list[str]) -> int:
 
 def trained_size(path: Path, model: "Segmenter") -> tuple[int, int]:
     """The crop of the run that a model is of, as far as that is known; else its own window."""
+    from pipa.data.crops import height_and_width
     from pipa.evaluation.runs import run_data
 
     places = [path, *path.absolute().parents[:2]]  # RUN, RUN/model, RUN/checkpoints/last.ckpt
     size = next((crop for run in places if (crop := run_data(run).get("crop"))), model.window)
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return height_and_width(size)
 
 
 def push_command(given: list[str]) -> int:

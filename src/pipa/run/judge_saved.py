@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipa.data.crops import height_and_width
 from pipa.data.dataset import open_labelled
 from pipa.data.rare_classes import class_counts
 from pipa.data.unlabelled import each_image
@@ -60,10 +61,11 @@ def judge_saved(
     models = dict(saved_models(paths))
     compared = comparisons(list(models), against)
     first = models[str(paths[0])]
-    resize = first.resize or _size(known.get("target_resize"))  # of models saved without it
+    given = known.get("target_resize")  # of models saved without it
+    resize = first.resize or (None if given is None else height_and_width(given))
     if any(model.resize not in (None, resize) for model in models.values()):
         raise PipaError("was trained on images of other sizes than the rest", paths[0])
-    crop = _size(known.get("crop", first.window))
+    crop = height_and_width(known.get("crop", first.window))
     classes = classes or known.get("classes")
     with reading_data_of(paths[0]):
         found = each_image(
@@ -114,10 +116,3 @@ def comparisons(names: Sequence[str], against: Path | None) -> dict[str, str]:
         if name != base and name not in source_only and not kept_it:
             found[name] = base
     return found
-
-
-def _size(sides: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return both sides; one number stands for a square."""
-    if sides is None:
-        return None
-    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
